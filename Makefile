@@ -1,0 +1,68 @@
+# focusc: everything a newcomer needs is `make demo` and `make test`; both need only make and python3 >= 3.11.
+# Each target sets up .venv when pyproject.toml is newer than the stamp, and starts at once otherwise.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+WORKERS ?= 2
+DEMO_OUT ?= demo-out
+
+.PHONY: help demo test lint bench agreement docs figures train-demo clean
+
+help:
+	@echo "make demo        export the demo model, compile it dense and concentrated, emulate both, compare (3 minutes)"
+	@echo "make test        the test-suite"
+	@echo "make lint        ruff and basedpyright"
+	@echo "make bench       emulator throughput next to onnxruntime"
+	@echo "make agreement   emulator, interpreter and onnxruntime against each other on 200 questions"
+	@echo "make figures     accuracy, sparsity, cycles and energy of every concentration method and control"
+	@echo "make train-demo  train the demo model again"
+	@echo "make docs        the documentation as HTML under build/docs"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	  || { echo "focusc needs Python 3.11 or newer; $(PYTHON) is $$($(PYTHON) -V). Name another: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+# One stamp for each set of extras, newer than pyproject.toml exactly when that set is installed.
+$(VENV)/.demo-ready: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev-ready: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --editable '.[dev]'
+	@touch $@ $(VENV)/.demo-ready
+
+$(VENV)/.docs-ready: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --editable '.[docs]'
+	@touch $@
+
+demo: $(VENV)/.demo-ready
+	$(BIN)/focusc demo -o $(DEMO_OUT)
+
+test: $(VENV)/.dev-ready
+	HYPOTHESIS_PROFILE=fixed $(BIN)/python -m pytest -n $(WORKERS) $(PYTEST_ARGS)
+
+lint: $(VENV)/.dev-ready
+	$(BIN)/ruff check .
+	$(BIN)/basedpyright --level error
+
+bench: $(VENV)/.demo-ready
+	$(BIN)/python benchmarks/throughput.py
+
+agreement: $(VENV)/.demo-ready
+	$(BIN)/python benchmarks/agreement.py
+
+figures: $(VENV)/.demo-ready
+	$(BIN)/python benchmarks/accuracy.py
+
+train-demo: $(VENV)/.demo-ready
+	$(BIN)/python -m focusc.models.demo.train
+
+docs: $(VENV)/.docs-ready
+	$(BIN)/python -m sphinx -W -q -b html docs build/docs
+	@echo "build/docs/index.html"
+
+clean:
+	rm -rf build dist $(DEMO_OUT) *.egg-info .pytest_cache .ruff_cache .hypothesis

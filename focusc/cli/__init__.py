@@ -1,0 +1,59 @@
+"""The command line: `focusc VERB ...`. Each verb is one module; the work is in `focusc.driver`.
+
+Nothing heavy is imported here: `focusc --help` must answer in well under 0.3 seconds.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from focusc.cli import asm, compare, compile, demo, export, objdump, ops, opt, run, simulate
+from focusc.cli.common import guarded
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="focusc",
+    help="Compile vision-language models for a concentrating accelerator, and run the result on its emulator.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    context_settings={"max_content_width": 120},
+)
+
+
+def _version(value: bool) -> None:
+    if value:
+        from focusc import __version__
+
+        typer.echo(f"focusc {__version__}")
+        raise typer.Exit
+
+
+@app.callback(epilog="Exit status: 0 done, 1 bad input (the message says what and where), 2 wrong usage.")
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+app.command("export")(export.command)
+app.command("ops")(ops.command)
+app.command("compile")(compile.command)
+app.command("opt")(opt.command)
+app.command("run")(run.command)
+app.command("simulate")(simulate.command)
+app.command("objdump")(objdump.command)
+app.command("asm")(asm.command)
+app.command("compare")(compare.command)
+app.command("demo")(demo.command)
+
+
+def main() -> None:
+    """Entry point of the `focusc` script: run the command and turn every error into its message and exit status."""
+    guarded(app)

@@ -1,0 +1,168 @@
+"""What every command shares: exit status, errors as messages, `--json`, progress bars, options of several commands."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+if TYPE_CHECKING:
+    from focusc.driver import Progress
+
+Array = Literal["scalesim", "pipelined"]
+Method = Literal["none", "sec", "sic", "focus"]
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
+ArrayOption = Annotated[
+    Array, typer.Option("--array", help="How the array is timed: published passes, or overlapped ones.")
+]
+Visual = Annotated[
+    str | None, typer.Option("--visual", metavar="START,END", help="Visual span, if the file does not say.")
+]
+Grid = Annotated[str | None, typer.Option("--grid", metavar="F,H,W", help="Grid of the visual tokens.")]
+Strides = Annotated[str | None, typer.Option("--strides", metavar="F,H,W", help="Linear strides; H*W,W,1 if left out.")]
+Query = Annotated[int | None, typer.Option("--query", metavar="N", help="Text tokens after the visual span that ask.")]
+LayoutFile = Annotated[
+    Path | None, typer.Option("--layout", metavar="FILE.toml", help="The four values above from a [layout] table.")
+]
+
+
+def guarded(app: Callable[[], object]) -> None:
+    """Run `app`; bad input becomes a message and status 1, a bug of ours says so and leaves its traceback in a file."""
+    try:
+        app()
+    except BrokenPipeError:  # the reader of our output (head, less) has gone: nothing is wrong
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if os.environ.get("FOCUSC_DEBUG"):
+            raise
+        code, text = explain(error)
+        print(text, file=sys.stderr)
+        if "--json" in sys.argv[1:]:
+            print(json.dumps({"error": {"code": code, "text": text}}))
+        sys.exit(1)
+
+
+def explain(error: Exception) -> tuple[str, str]:
+    """(stable code, message for people) of any exception; what is not bad input is called a bug of ours."""
+    render = getattr(error, "render", None)
+    if callable(render):
+        return _code(error), str(render())
+    if isinstance(error, OSError) and error.filename is not None:
+        return "file.system", f"{error.filename}: error[file.system]: {error.strerror}"
+    if isinstance(error, MemoryError):
+        return "memory", f"error[memory]: this needs more memory than there is ({error})"
+    if isinstance(error, ModuleNotFoundError) and (extra := _extra(error.name or "")):
+        return "install.extra", (
+            f"error[install.extra]: this command needs the package {error.name}\n"
+            f"  hint: python -m pip install 'focusc[{extra}]'"
+        )
+    return "bug", _bug(error)
+
+
+def _code(error: Exception) -> str:
+    diagnostics = getattr(error, "diagnostics", None)
+    return str(getattr(diagnostics[0] if diagnostics else error, "code", "error"))
+
+
+def _extra(module: str) -> str:
+    """The optional extra of pyproject.toml that brings a module, or nothing."""
+    demo = {"torch", "torchvision", "onnxscript", "matplotlib", "skimage", "sklearn"}
+    return "demo" if module.split(".")[0] in demo else ""
+
+
+def _bug(error: Exception) -> str:
+    import tempfile
+    import traceback
+
+    with tempfile.NamedTemporaryFile("w", prefix="focusc-bug-", suffix=".txt", delete=False) as file:
+        file.write(f"focusc {' '.join(sys.argv[1:])}\n\n")
+        traceback.print_exception(error, file=file)
+    return (
+        f"error[bug]: this is a bug in focusc, not in your input: {type(error).__name__}: {error}\n"
+        f"  the traceback is in {file.name}; FOCUSC_DEBUG=1 prints it here"
+    )
+
+
+def emit(data: object, as_json: bool, text: Callable[[], None]) -> None:
+    """Print `data` as JSON on stdout, or call `text`, which prints for people."""
+    if as_json:
+        print(json.dumps(plain(data), indent=2))
+    else:
+        text()
+
+
+def plain(value: Any) -> Any:
+    """`value` with numpy scalars, tuples, paths and dataclasses turned into what JSON knows."""
+    import dataclasses
+
+    if isinstance(value, dict):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
+    if isinstance(value, Path):
+        return str(value)
+    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
+        return value.item()
+    if hasattr(value, "tolist"):
+        return value.tolist()
+    return value
+
+
+@contextmanager
+def progress(quiet: bool = False) -> Iterator[Progress]:
+    """A bar on stderr for work of known length: call the yielded function with (what, done, total).
+
+    Nothing is drawn when stderr is not a terminal or `quiet` is set, so that logs and pipes stay clean.
+    """
+    if quiet or not sys.stderr.isatty():
+        yield lambda what, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("", total=None)
+
+        def report(what: str, done: int, total: int) -> None:
+            bar.update(task, description=what, completed=done, total=total)
+
+        yield report
+
+
+def layout_options(
+    visual: str | None, grid: str | None, strides: str | None, query: int | None, file: Path | None
+) -> dict[str, Any] | None:
+    """The token layout given on the command line, or None if it is left to the model's own metadata."""
+    from focusc.driver import InputError, layout_file
+
+    given = layout_file(file) if file is not None else {}
+    for name, text, length in (("visual", visual, 2), ("grid", grid, 3), ("strides", strides, 3)):
+        if text is None:
+            continue
+        try:
+            numbers = [int(part) for part in text.split(",")]
+        except ValueError:
+            numbers = []
+        if len(numbers) != length:
+            raise InputError(
+                "layout.text",
+                f"found {text!r}, expected {length} whole numbers with commas",
+                where=f"--{name}",
+                hint="for example --visual 2,290 --grid 8,6,6",
+            )
+        given[name] = numbers
+    if query is not None:
+        given["query"] = query
+    return given or None

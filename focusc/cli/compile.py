@@ -1,0 +1,54 @@
+"""`focusc compile`: an ONNX model (or an IR snapshot) becomes a program."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from focusc.cli.common import Grid, Json, LayoutFile, Method, Query, Strides, Visual, emit, layout_options, progress
+
+
+def command(
+    model: Annotated[Path, typer.Argument(help="An ONNX model or an IR file (.fir).")],
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.fbin", help="The program to write.")],
+    target: Annotated[
+        str | None, typer.Option(help="focus, systolic, or a hardware description (.toml). Default: focus.")
+    ] = None,
+    concentrate: Annotated[
+        Method | None, typer.Option(help="What to concentrate. Default: focus on the target focus, none on systolic.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="Options from a file; flags win over it.")
+    ] = None,
+    pipeline: Annotated[
+        str | None, typer.Option("-p", "--pipeline", metavar="TEXT", help="Passes to run instead of the usual ones.")
+    ] = None,
+    dump_ir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Write the IR after every pass into this folder.")
+    ] = None,
+    verify_each: Annotated[
+        bool, typer.Option("--verify-each", help="Execute the IR before and after every pass and compare.")
+    ] = False,
+    visual: Visual = None,
+    grid: Grid = None,
+    strides: Strides = None,
+    query: Query = None,
+    layout: LayoutFile = None,
+    json: Json = False,
+) -> None:
+    """Compile a model for a target."""
+    from focusc.driver import CompileOptions, compile_model
+    from focusc.report.tables import compile_text
+
+    options = CompileOptions.load(
+        config,
+        target=target,
+        concentrate=concentrate,
+        layout=layout_options(visual, grid, strides, query, layout),
+        pipeline=pipeline,
+    )
+    with progress(json) as report:
+        done = compile_model(model, options, dump_ir=dump_ir, verify_each=verify_each, progress=report)
+        done.program.save(output)
+    summary = done.summary(output)
+    emit(summary, json, lambda: typer.echo(compile_text(summary)))

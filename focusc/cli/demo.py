@@ -1,0 +1,26 @@
+"""`focusc demo`: the whole path on the model that is shipped, what `make demo` runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from focusc.cli.common import ArrayOption, Json, emit, progress
+
+
+def command(
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for everything it leaves.")
+    ] = Path("demo-out"),
+    samples: Annotated[int, typer.Option(min=1, help="Questions in the comparison table.")] = 24,
+    array: ArrayOption = "pipelined",
+    json: Json = False,
+) -> None:
+    """Export, compile and run the demo model, dense and concentrated; leave binaries, IR, assembly, timeline, picture."""
+    from focusc.driver import demo
+
+    with progress(json) as report:
+        done = demo(
+            output, samples=samples, array=array, progress=report, say=(lambda line: None) if json else typer.echo
+        )
+    emit(done, json, lambda: None)

@@ -1,0 +1,32 @@
+"""`focusc objdump`: look into a program file."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from focusc.cli.common import Json, emit
+
+
+def command(
+    program: Annotated[Path, typer.Argument(help="A program (.fbin).")],
+    headers: Annotated[bool, typer.Option("-h", "--headers", help="Header and sections.")] = False,
+    disassemble: Annotated[
+        bool, typer.Option("-d", "--disassemble", help="The instructions as assembly text.")
+    ] = False,
+    source: Annotated[bool, typer.Option("-S", "--source", help="Assembly with the source nodes in between.")] = False,
+    symbols: Annotated[
+        bool, typer.Option("-t", "--syms", help="Inputs, outputs, constants and their addresses.")
+    ] = False,
+    json: Json = False,
+) -> None:
+    """Show headers, symbols and assembly of a program; with no flag, its headers and symbols."""
+    from focusc.driver import objdump
+
+    if not (headers or disassemble or source or symbols):
+        headers = symbols = True
+    if json:
+        emit(objdump.as_data(program), True, lambda: None)
+        return
+    for part in objdump.text(program, headers=headers, symbols=symbols, disassembly=disassemble, source=source):
+        typer.echo(part)

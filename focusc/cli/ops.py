@@ -1,0 +1,38 @@
+"""`focusc ops`: what of a model can be compiled, before anything is compiled."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from focusc.cli.common import Grid, Json, LayoutFile, Query, Strides, Visual, emit, layout_options
+
+
+def command(
+    model: Annotated[Path, typer.Argument(help="An ONNX model.")],
+    sites: Annotated[
+        bool, typer.Option("--sites", help="Show the decoder layers and the sites that concentrate.")
+    ] = False,
+    unsupported: Annotated[bool, typer.Option("--unsupported", help="List only what is not supported.")] = False,
+    visual: Visual = None,
+    grid: Grid = None,
+    strides: Strides = None,
+    query: Query = None,
+    layout: LayoutFile = None,
+    json: Json = False,
+) -> None:
+    """List every node of a model: supported or not, the constraint, the value found, what to do; status 1 if any is not."""
+    from focusc.driver import ops
+    from focusc.report.tables import ops_text, sites_text
+
+    given = layout_options(visual, grid, strides, query, layout)
+    if sites:
+        from focusc.driver import concentration_sites
+
+        found = concentration_sites(model, layout=given)
+        emit({"sites": found}, json, lambda: typer.echo(sites_text(found)))
+        return
+    report = ops(model, layout=given)
+    emit(report.data, json, lambda: typer.echo(ops_text(report, only_unsupported=unsupported)))
+    if not report.supported:
+        raise typer.Exit(1)

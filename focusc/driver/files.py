@@ -1,0 +1,86 @@
+"""Files written whole or not at all, and the messages when they cannot be read or written."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from focusc.driver.errors import InputError
+
+
+@contextmanager
+def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Yield a binary file that becomes `path` when the block ends, and disappears when it fails or is interrupted.
+
+    The temporary lies in the target's folder, so that the final rename is atomic; a full disk is an InputError, and the
+    file that was there before stays as it was.
+    """
+    target = Path(path)
+    temporary: Path | None = None
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+        temporary = Path(name)
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, target)
+        temporary = None
+    except OSError as error:
+        raise write_error(target, error) from error
+    finally:
+        if temporary is not None:
+            with suppress(OSError):
+                temporary.unlink()
+
+
+def write_text(path: str | os.PathLike[str], text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with atomic_writer(path) as file:
+        file.write(text.encode())
+
+
+def write_error(path: str | os.PathLike[str], error: OSError) -> InputError:
+    """The message for a file that cannot be written."""
+    return InputError(
+        "file.write",
+        f"cannot write it: {error.strerror or error}",
+        where=os.fspath(path),
+        hint="nothing half-written was left; free some space or choose another place with -o",
+    )
+
+
+def existing(path: str | os.PathLike[str], what: str) -> Path:
+    """`path` as a Path if it is a readable file; `what` ("ONNX model", "program") names it in the error."""
+    file = Path(path)
+    if file.is_dir():
+        raise InputError("file.folder", f"this is a folder, not a {what}", where=str(file))
+    if not file.exists():
+        raise InputError("file.missing", f"no such file; a {what} was expected", where=str(file), hint=_nearest(file))
+    if not os.access(file, os.R_OK):
+        raise InputError("file.unreadable", f"no permission to read this {what}", where=str(file))
+    return file
+
+
+def _nearest(file: Path) -> str:
+    """Name a file of the same folder that is spelt almost like the missing one."""
+    import difflib
+
+    try:
+        names = [entry.name for entry in file.parent.iterdir()]
+    except OSError:
+        return f"the folder {file.parent} does not exist either"
+    close = difflib.get_close_matches(file.name, names, n=1, cutoff=0.75)
+    return f"did you mean {close[0]}?" if close else ""
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
