@@ -26,10 +26,29 @@ class Thinning:
     drop: {layer: share of the original tokens that remain after that layer's attention}, at random, gone for good.
     focus: the same, but chosen per question by its text rows' attention, and hidden from the text rows alone (visual
     rows are shared by all questions here, so they keep seeing everything).
+    merge: cosine above which a 32-wide piece of a visual row is replaced by the same piece of the frame before, at the
+    inputs of the projections and of the MLP. Needs all frames in place, so it does not go with drop.
     """
 
     drop: tuple[tuple[int, float], ...] = ()
     focus: tuple[tuple[int, float], ...] = ()
+    merge: float | None = None
+
+
+def _merged(x: Tensor, start: int, visual: int, threshold: float | None) -> Tensor:
+    """Imitate vector merging: chains of similar pieces along time take their first member's values."""
+    if threshold is None:
+        return x
+    b, _, d = x.shape
+    pieces = x[:, start:start + visual].reshape(b, -1, GRID * GRID, d // 32, 32)
+    with torch.no_grad():
+        unit = torch.nn.functional.normalize(pieces, dim=-1)
+        linked = ((unit[:, 1:] * unit[:, :-1]).sum(-1, keepdim=True) > threshold).float()
+    out = [pieces[:, 0]]
+    for t in range(1, pieces.shape[1]):
+        out.append(torch.lerp(pieces[:, t], out[-1], linked[:, t - 1]))
+    merged = torch.stack(out, dim=1).reshape(b, visual, d)
+    return torch.cat([x[:, :start], merged, x[:, start + visual:]], dim=1)
 
 
 def _heads(x: Tensor, kv: int) -> Tensor:
@@ -95,7 +114,8 @@ def forward(model: DemoModel, pixels: Tensor, queries: Tensor, frames: Tensor,
     now = length
     for i, layer in enumerate(model.layers):
         prefix = start + now
-        out, weights = _attend(layer.attention, layer.input_norm(x), (cos, sin), prefix, causal[:prefix, :prefix], hidden)
+        h = _merged(layer.input_norm(x), start, now, thinning.merge)
+        out, weights = _attend(layer.attention, h, (cos, sin), prefix, causal[:prefix, :prefix], hidden)
         x = x + out
         if i in focus:
             importance = weights[..., start:].detach().amax(dim=(1, 3))                  # [B, N, visual]
@@ -113,6 +133,6 @@ def forward(model: DemoModel, pixels: Tensor, queries: Tensor, frames: Tensor,
             x = x.gather(1, rows[..., None].expand(-1, -1, x.shape[-1]))
             cos, sin = (z.gather(2, rows[:, None, :, None].expand(-1, -1, -1, z.shape[-1])) for z in (cos, sin))
             now = k
-        x = x + layer.mlp(layer.mlp_norm(x))
+        x = x + layer.mlp(_merged(layer.mlp_norm(x), start, now, thinning.merge))
     last = x[:, start + now:].view(b, n, QUERY, -1)[:, :, -1]
     return model.lm_head(model.norm(last)), features

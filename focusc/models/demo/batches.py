@@ -1,0 +1,92 @@
+"""Training batches: scenes drawn with their per-patch labels and many questions each. numpy only.
+
+Every batch is a function of (seed, phase, step), so a resumed run sees the very same data.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from . import photos
+from .questions import DEEP, STANDARD, TRANSIENT, ask
+from .scene import FRAMES, Scene, draw, make_scene
+from .tokenizer import encode_query, token_id
+
+__all__ = ["Batch", "frames_batch", "question_batch"]
+
+_PLAIN = (*STANDARD, "motion", DEEP[1])                  # motion twice: it is learnt last
+_EVENTS = (*TRANSIENT, *TRANSIENT, DEEP[0], "colour", "shape", "motion", "exists", "larger", "left_of")
+
+
+@dataclass(frozen=True)
+class Batch:
+    """pixels f32 [B, f, 3, 48, 48], frames i64 [B, f], queries i64 [B, N, 10], answers i64 [B, N],
+    labels f32 [B * f, 36, 5] (see `scene.draw`)."""
+
+    pixels: np.ndarray
+    frames: np.ndarray
+    queries: np.ndarray
+    answers: np.ndarray
+    labels: np.ndarray
+
+
+def _scene(rng: np.random.Generator) -> Scene:
+    if rng.random() < 0.42:
+        return make_scene(rng, photos.TRAIN, transient=True)
+    repeat = rng.random() < 0.2
+    return make_scene(rng, photos.TRAIN, transient=False, repeat=repeat, count=int(rng.integers(2, 4)) if repeat else None)
+
+
+def _pair(rng: np.random.Generator, scene: Scene) -> tuple[np.ndarray, Scene]:
+    """Two frames, showing small objects if there are any, and the scene without the small objects they miss."""
+    first = scene.small[0] if scene.small else None
+    a = int(rng.integers(first.first, first.last)) if first else int(rng.integers(FRAMES))
+    other = scene.small[1] if len(scene.small) > 1 else None
+    b = int(rng.integers(other.first, other.last)) if other else int(rng.integers(FRAMES))
+    while b == a:
+        b = int(rng.integers(FRAMES))
+    frames = np.array(sorted((a, b)))
+    return frames, replace(scene, small=tuple(t for t in scene.small if any(t.first <= f < t.last for f in frames)))
+
+
+def _questions(rng: np.random.Generator, scene: Scene, n: int) -> list[tuple[str, str]]:
+    families, out = _EVENTS if scene.small else _PLAIN, []
+    while len(out) < n:
+        for i in rng.permutation(len(families)):
+            asked = ask(families[i], scene, rng)
+            if asked and len(out) < n:
+                out.append(asked)
+    return out
+
+
+def question_batch(seed: int, phase: int, step: int, *, videos: int, questions: int, frames: int) -> Batch:
+    """`videos` training videos with `questions` questions each; `frames` is 2 (a random pair) or 8 (all)."""
+    rng = np.random.default_rng([seed, phase, step])
+    pixels, numbers, labels, queries, answers = [], [], [], [], []
+    for _ in range(videos):
+        scene, which = _scene(rng), np.arange(FRAMES)
+        if frames < FRAMES:
+            which, scene = _pair(rng, scene)
+        x, y = draw(scene, which, labels=True)
+        asked = _questions(rng, scene, questions)
+        pixels.append(x)
+        labels.append(y)
+        numbers.append(which)
+        queries.append([encode_query(q) for q, _ in asked])
+        answers.append([token_id(a) for _, a in asked])
+    return Batch(np.stack(pixels), np.stack(numbers), np.array(queries), np.array(answers), np.concatenate(labels))
+
+
+def frames_batch(seed: int, step: int, *, scenes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Two frames of each of `scenes` scenes for pretraining: pixels f32 [2 * scenes, 3, 48, 48] and labels."""
+    rng = np.random.default_rng([seed, 0, step])
+    pixels, labels = [], []
+    for _ in range(scenes):
+        scene = _scene(rng)
+        which, scene = _pair(rng, scene)
+        x, y = draw(scene, which, labels=True)
+        pixels.append(x)
+        labels.append(y)
+    return np.concatenate(pixels), np.concatenate(labels)
