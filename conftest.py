@@ -1,4 +1,4 @@
-"""Hypothesis profiles for the whole suite: `fixed` (make test, CI) draws the same examples each time, `random` does not."""
+"""Hypothesis profiles for all tests: `fixed` (make test, CI) draws the same examples each time, `random` does not."""
 
 import os
 

@@ -16,7 +16,7 @@ def command(
     array: ArrayOption = "pipelined",
     json: Json = False,
 ) -> None:
-    """Export, compile and run the demo model, dense and concentrated; leave binaries, IR, assembly, timeline, picture."""
+    """Export, compile and run the demo model, dense and concentrated; leave binaries, IR, timeline, picture."""
     from focusc.driver import demo
 
     with progress(json) as report:

@@ -21,7 +21,7 @@ def command(
     layout: LayoutFile = None,
     json: Json = False,
 ) -> None:
-    """List every node of a model: supported or not, the constraint, the value found, what to do; status 1 if any is not."""
+    """List every node: supported or not, the constraint, the value found, what to do; status 1 if any is not."""
     from focusc.driver import ops
     from focusc.report.tables import ops_text, sites_text
 

@@ -1,0 +1,56 @@
+"""`focusc --help` answers at once, and commands that need no model framework do not load one."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = (
+    "torch",
+    "onnxruntime",
+    "transformers",
+    "matplotlib",
+    "onnx",
+    "numba",
+    "scipy",
+    "pydantic",
+    "numpy",
+    "networkx",
+)
+
+
+def _loaded(code: str, names: tuple[str, ...]) -> list[str]:
+    probe = f"import sys\n{code}\nprint(*[m for m in {names!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    return done.stdout.split()
+
+
+def _cpu_seconds(*arguments: str) -> float:
+    """User and system time of one run: what it costs, whatever else the machine is doing."""
+    process = subprocess.Popen([sys.executable, "-m", "focusc", *arguments], stdout=subprocess.DEVNULL)
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0
+    return usage.ru_utime + usage.ru_stime
+
+
+@pytest.mark.parametrize("arguments", [("--help",), ("--version",), ("compile", "--help")])
+def test_help_takes_under_300_ms(arguments: tuple[str, ...]) -> None:
+    best = min(_cpu_seconds(*arguments) for _ in range(5))
+    assert best < 0.3, f"focusc {' '.join(arguments)} took {best:.2f} s"
+
+
+def test_the_command_line_loads_nothing_heavy() -> None:
+    assert _loaded("import focusc.cli", HEAVY) == []
+
+
+def test_the_package_loads_nothing() -> None:
+    assert _loaded("import focusc", (*HEAVY, "typer", "rich", "focusc.ir", "focusc.isa", "focusc.driver")) == []
+
+
+@pytest.mark.parametrize("module", ["focusc.isa", "focusc.ir", "focusc.driver"])
+def test_importing_a_layer_loads_no_framework(module: str) -> None:
+    assert _loaded(f"import {module}", ("torch", "onnxruntime", "transformers", "matplotlib", "onnx")) == []
