@@ -1,0 +1,1 @@
+"""Algorithms of concentration, shared by the ops `sic.*` and `sec.*` and by the pass: no IR inside `similarity`."""

@@ -1,0 +1,183 @@
+"""The similarity search of SIC on numpy arrays: which 32-vectors link to which, their groups, the groups' means.
+
+Source: arXiv 2512.14661. A *position* is a token's index in the visual span before pruning. Retained tokens are in
+order of position; retained token j belongs to m-tile j // m, and nothing crosses tiles. All arithmetic is float32.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
+
+import numpy as np
+
+Array = np.ndarray
+Triple = tuple[int, int, int]
+
+
+@dataclass(frozen=True)
+class Window:
+    """Everything that shapes the search but the data. `strides` turn (frame, row, column) into a position."""
+
+    grid: Triple
+    strides: Triple
+    block: Triple = (2, 2, 2)
+    vector: int = 32
+    threshold: float = 0.9
+    boundary: str = "linear"
+    chase: str = "root"
+    m: int = 1024
+
+    @cached_property
+    def offsets(self) -> tuple[tuple[Triple, int], ...]:
+        """((df, dh, dw), linear offset) of every candidate, lexicographic; a block dimension is clipped to the grid's."""
+        block = [min(b, g) for b, g in zip(self.block, self.grid, strict=True)]
+        steps = list(product(*map(range, block)))[1:]
+        return tuple((step, sum(d * s for d, s in zip(step, self.strides, strict=True))) for step in steps)
+
+
+def pairs(positions: Array, w: Window) -> list[tuple[Array, Array]]:
+    """For each candidate offset: (rows that have a legal candidate there, the candidates' rows), both i64 [n_legal].
+
+    `positions` [n] ascend. With boundary "grid" a candidate must not leave the frame, row or column of its token, whose
+    coordinates follow from its position by successive division (a newline token's column is one past the grid).
+    """
+    n = len(positions)
+    if not n:
+        return [(positions, positions) for _ in w.offsets]
+    at = np.full(int(positions[-1]) + 1, -1, dtype=np.int64)
+    at[positions] = np.arange(n)
+    tile = np.arange(n) // w.m
+    in_frame = positions % w.strides[0]
+    coordinates = (positions // w.strides[0], in_frame // w.strides[1], in_frame % w.strides[1] // w.strides[2])
+    out = []
+    for step, offset in w.offsets:
+        candidate = positions - offset
+        row = np.where(candidate >= 0, at[np.maximum(candidate, 0)], -1)
+        legal = (row >= 0) & (tile[np.maximum(row, 0)] == tile)
+        if w.boundary == "grid":
+            for d, c in zip(step, coordinates, strict=True):
+                legal &= c >= d
+        rows = np.flatnonzero(legal)
+        out.append((rows, row[rows]))
+    return out
+
+
+def split(x: Array, vector: int) -> Array:
+    """Rows [n, D] cut into slots: float32 [n, ceil(D / vector), vector], the last slot padded with zeros."""
+    n, width = x.shape
+    slots = math.ceil(width / vector)
+    x = x.astype(np.float32, copy=False)
+    if slots * vector != width:
+        x = np.concatenate([x, np.zeros((n, slots * vector - width), np.float32)], axis=1)
+    return x.reshape(n, slots, vector)
+
+
+def join(parts: Array, width: int) -> Array:
+    """The inverse of `split`: [n, slots, vector] to [n, width]."""
+    return parts.reshape(parts.shape[0], -1)[:, :width]
+
+
+def _run(rows: Array) -> slice | Array:
+    """A slice if the rows are consecutive, which spares a copy of them."""
+    if len(rows) and rows[-1] - rows[0] == len(rows) - 1:
+        return slice(int(rows[0]), int(rows[-1]) + 1)
+    return rows
+
+
+def cosine_links(parts: Array, legal: list[tuple[Array, Array]], threshold: float) -> Array:
+    """link i64 [n, slots]: the row that each vector links to, itself for a root. parts [n, slots, vector] float32.
+
+    The candidate of greatest cosine dot / (norm * norm) wins, ties to the earlier offset, if strictly above `threshold`;
+    the cosine is 0 if either norm is.
+    """
+    n, slots, _ = parts.shape
+    link = np.repeat(np.arange(n)[:, None], slots, axis=1)
+    best = np.full((n, slots), np.float32(threshold), dtype=np.float32)
+    norm = np.sqrt(np.einsum("nvk,nvk->nv", parts, parts))
+    for rows, candidates in legal:
+        if not len(rows):
+            continue
+        i, j = _run(rows), _run(candidates)
+        scale = norm[i] * norm[j]
+        dot = np.einsum("nvk,nvk->nv", parts[i], parts[j])
+        cosine = np.divide(dot, scale, out=np.zeros_like(dot), where=scale != 0)
+        held = best[i]
+        better = cosine > held
+        best[i] = np.where(better, cosine, held)
+        link[i] = np.where(better, candidates[:, None], link[i])
+    return link
+
+
+def random_links(rate_from: Array, legal: list[tuple[Array, Array]], rng: np.random.Generator) -> Array:
+    """A control: as many links in each slot as `rate_from` has, from random rows that have a legal candidate, each to a
+    random one of them."""
+    n, slots = rate_from.shape
+    link = np.repeat(np.arange(n)[:, None], slots, axis=1)
+    table = np.full((n, len(legal)), -1, dtype=np.int64)
+    for c, (rows, candidates) in enumerate(legal):
+        table[rows, c] = candidates
+    able = np.flatnonzero((table >= 0).any(axis=1))
+    for slot in range(slots):
+        wanted = int((rate_from[:, slot] != np.arange(n)).sum())
+        rows = rng.permutation(able)[:wanted]
+        draw = np.where(table[rows] >= 0, rng.random((len(rows), len(legal))), -1.0)
+        link[rows, slot] = table[rows, draw.argmax(axis=1)]
+    return link
+
+
+def follow(link: Array, chase: str, frames: int) -> Array:
+    """label i64 [n, slots]: the end of each vector's chain of links ("root"), or where at most `frames` rounds of
+    pointer doubling get to ("published")."""
+    n, slots = link.shape
+    flat = (link + np.arange(slots) * n).T.reshape(-1)
+    rounds = frames if chase == "published" else max(1, n.bit_length())
+    for _ in range(rounds):
+        further = flat[flat]
+        if np.array_equal(further, flat):
+            break
+        flat = further
+    return (flat.reshape(slots, n) - np.arange(slots)[:, None] * n).T
+
+
+def group_means(parts: Array, label: Array) -> Array:
+    """Every vector replaced by the mean of its group: float32 pairwise sum over the members, divided by their number."""
+    n, slots, vector = parts.shape
+    group = (label + np.arange(slots) * n).T.reshape(-1)
+    size = np.bincount(group, minlength=n * slots)
+    members = np.flatnonzero(size[group] > 1)
+    out = np.ascontiguousarray(parts)
+    if not len(members):
+        return out
+    # Sorted by group, then by row, in one unstable sort of unique keys; a key's remainder is the member.
+    member = np.sort(group[members] * (n * slots) + members) % (n * slots)
+    of = group[member]
+    first = np.flatnonzero(np.concatenate([[True], of[1:] != of[:-1]]))
+    rank = np.arange(len(of)) - np.repeat(first, np.diff(np.append(first, len(of))))
+    slot, row = np.divmod(member, n)
+    sums = out[row, slot]
+    while len(odd := np.flatnonzero(rank & 1)):
+        sums[odd - 1] += sums[odd]
+        even = np.flatnonzero((rank & 1) == 0)
+        sums, rank = sums[even], rank[even] >> 1
+    mean = sums / size[of[first]].astype(np.float32)[:, None]
+    out = out.copy() if out is parts or np.shares_memory(out, parts) else out
+    out[row, slot] = np.repeat(mean, np.diff(np.append(first, len(of))), axis=0)
+    return out
+
+
+def number_groups(label: Array, starts: Array) -> tuple[Array, Array]:
+    """(map, counts): each vector's unique number within its row tile, i64 [n, slots], numbered in order of the groups'
+    first rows; and the numbers of unique vectors i64 [tiles, slots]. `starts` [tiles] are the tiles' first rows."""
+    n, slots = label.shape
+    present = np.zeros((n, slots), dtype=bool)
+    present[label, np.arange(slots)] = True
+    running = np.cumsum(present, axis=0)
+    before = np.concatenate([np.zeros((1, slots), dtype=np.int64), running])[starts]
+    ends = np.append(starts[1:], n)
+    counts = np.concatenate([np.zeros((1, slots), dtype=np.int64), running])[ends] - before
+    tile = np.searchsorted(starts, np.arange(n), side="right") - 1
+    number = np.take_along_axis(running, label, axis=0) - 1 - before[tile]
+    return number, counts
