@@ -1,0 +1,195 @@
+"""Sequencer instructions: scalar registers, hardware loops, ordering, tile windows and configuration descriptors.
+
+None of them touches data. The sequencer executes them at once and in order; commands capture what they need (addresses,
+counts, tile windows) when they are issued. `cfg.*` and `fence` stay visible in the command trace.
+"""
+
+from __future__ import annotations
+
+from focusc.isa.fields import Addr, R, addr as dram, enum, ext, f32, flag, reg, sext, simm, tile, uimm
+from focusc.isa.insns.base import Insn
+
+__all__ = ["Add", "Addi", "CfgConvIn", "CfgConvWin", "CfgLayout", "CfgPos", "CfgSic", "DTYPES", "Endl", "Fence",
+           "Halt", "Li", "Loop", "Max", "Min", "Mov", "Mul", "Muli", "Nop", "Sub", "Tile", "Trap"]
+
+DTYPES = ("f16", "bf16", "i8", "f32")
+"""Element types of streams and stores, in encoding order."""
+
+
+class Nop(Insn, opcode=0x01, engine="seq", mnemonic="nop"):
+    """Nothing."""
+
+
+class Li(Insn, opcode=0x02, engine="seq", mnemonic="li"):
+    """rd = imm."""
+
+    rd: int = reg("destination; writes to r0 are lost")
+    imm: int = simm(64, "the value")
+
+
+class Mov(Insn, opcode=0x03, engine="seq", mnemonic="mov"):
+    """rd = rs."""
+
+    rd: int = reg("destination")
+    rs: int = reg("source")
+
+
+class Add(Insn, opcode=0x04, engine="seq", mnemonic="add"):
+    """rd = rs + rt, modulo 2^64 as all scalar arithmetic."""
+
+    rd: int = reg("destination")
+    rs: int = reg("source")
+    rt: int = reg("source")
+
+
+class Addi(Insn, opcode=0x05, engine="seq", mnemonic="addi"):
+    """rd = rs + imm."""
+
+    rd: int = reg("destination")
+    rs: int = reg("source")
+    imm: int = simm(48, "added")
+
+
+class Sub(Insn, opcode=0x06, engine="seq", mnemonic="sub"):
+    """rd = rs - rt."""
+
+    rd: int = reg("destination")
+    rs: int = reg("source")
+    rt: int = reg("source")
+
+
+class Mul(Insn, opcode=0x07, engine="seq", mnemonic="mul"):
+    """rd = rs * rt."""
+
+    rd: int = reg("destination")
+    rs: int = reg("source")
+    rt: int = reg("source")
+
+
+class Muli(Insn, opcode=0x08, engine="seq", mnemonic="muli"):
+    """rd = rs * imm."""
+
+    rd: int = reg("destination")
+    rs: int = reg("source")
+    imm: int = simm(48, "factor")
+
+
+class Min(Insn, opcode=0x09, engine="seq", mnemonic="min"):
+    """rd = min(rs, rt), signed."""
+
+    rd: int = reg("destination")
+    rs: int = reg("source")
+    rt: int = reg("source")
+
+
+class Max(Insn, opcode=0x0A, engine="seq", mnemonic="max"):
+    """rd = max(rs, rt), signed."""
+
+    rd: int = reg("destination")
+    rs: int = reg("source")
+    rt: int = reg("source")
+
+
+class Loop(Insn, opcode=0x0B, engine="seq", mnemonic="loop"):
+    """Repeat up to the matching `endl` `count` times; 0 skips the body. Loops nest at least 8 and at most 16 deep."""
+
+    count: int | R = ext("trip count, read once on entry")
+
+
+class Endl(Insn, opcode=0x0C, engine="seq", mnemonic="endl"):
+    """End of the innermost loop's body."""
+
+
+class Fence(Insn, opcode=0x0D, engine="seq", mnemonic="fence"):
+    """Order DRAM accesses. Commands of the named channels issued later wait for earlier accesses to complete.
+
+    act, wgt: later activation (lda) / weight (ldw) loads wait for all earlier writes to DRAM (st, sic, sec). store: later
+    commands that write DRAM (st, sic, sec) wait for all earlier reads and writes.
+    """
+
+    act: int = flag("later activation loads wait")
+    wgt: int = flag("later weight loads wait")
+    store: int = flag("later writers wait")
+
+
+class Halt(Insn, opcode=0x0E, engine="seq", mnemonic="halt"):
+    """End of the program; stands exactly once, as the last instruction."""
+
+
+class Trap(Insn, opcode=0x0F, engine="seq", mnemonic="trap"):
+    """Stop with a fault that carries `code`: a place that a correct program does not reach."""
+
+    code: int = uimm(16, "number shown to the user")
+
+
+class Tile(Insn, opcode=0x10, engine="seq", mnemonic="tile"):
+    """Define descriptor t as a window of the output buffer: rows x cols float32 elements, `pitch` elements to a row."""
+
+    t: int = tile("descriptor", access="w")
+    off: int | R = ext("byte offset in the output buffer, a multiple of 64")
+    rows: int | R = ext("rows")
+    cols: int | R = ext("columns")
+    pitch: int | R = ext("elements from one row to the next, >= cols")
+
+
+class CfgLayout(Insn, opcode=0x11, engine="seq", mnemonic="cfg.layout"):
+    """The token grid: F x H x W visual tokens; the linear index of (f,h,w) is f*sf + h*sh + w*sw."""
+
+    f: int = uimm(24, "frames")
+    h: int = uimm(24, "rows")
+    w: int = uimm(24, "columns")
+    sf: int = uimm(32, "frame stride")
+    sh: int = uimm(32, "row stride")
+    sw: int = uimm(32, "column stride")
+
+
+class CfgSic(Insn, opcode=0x12, engine="seq", mnemonic="cfg.sic"):
+    """Parameters of the similarity concentrator."""
+
+    bf: int = uimm(4, "window in frames")
+    bh: int = uimm(4, "window in rows")
+    bw: int = uimm(4, "window in columns")
+    vector: int = uimm(16, "width of a sub-vector; the concentrated format holds 32", default=32)
+    threshold: float = f32("link when the cosine is strictly greater")
+    boundary: str = enum("linear", "grid", default="linear", doc="index arithmetic at the edges of the grid")
+    chase: str = enum("root", "published", default="root", doc="to the root, or at most F rounds of pointer doubling")
+
+
+class CfgPos(Insn, opcode=0x13, engine="seq", mnemonic="cfg.pos"):
+    """The visual rows of the current sequence: rows visual_start .. visual_start+count, and their positions.
+
+    The list holds one i32 per visual row: its raster index before any pruning, ascending. With `identity` nothing has
+    been pruned and the list is not read. SIC and SEC read the list when they execute.
+    """
+
+    addr: Addr = dram("i32 list, 4-byte aligned")
+    count: int | R = ext("visual rows present")
+    visual_start: int | R = ext("first visual row")
+    identity: int = flag("position = row - visual_start")
+
+
+class CfgConvIn(Insn, opcode=0x14, engine="seq", mnemonic="cfg.conv.in"):
+    """The input of `ld.patch`: contiguous [N, C, D, H, W]; a two-dimensional input has D = 1."""
+
+    c: int = uimm(24, "channels")
+    d: int = uimm(24, "depth (frames)")
+    h: int = uimm(24, "height")
+    w: int = uimm(24, "width")
+    dtype: str = enum(*DTYPES, default="f16", doc="element type")
+
+
+class CfgConvWin(Insn, opcode=0x15, engine="seq", mnemonic="cfg.conv.win"):
+    """The window of `ld.patch`: kernel, strides, leading pads (zeros) and the output extent in d, h, w."""
+
+    kd: int = uimm(8, "kernel depth")
+    kh: int = uimm(8, "kernel height")
+    kw: int = uimm(8, "kernel width")
+    sd: int = uimm(8, "stride in depth")
+    sh: int = uimm(8, "stride in height")
+    sw: int = uimm(8, "stride in width")
+    pd: int = uimm(8, "zeros before the first frame")
+    ph: int = uimm(8, "zeros before the first row")
+    pw: int = uimm(8, "zeros before the first column")
+    od: int = uimm(24, "output depth")
+    oh: int = uimm(24, "output height")
+    ow: int = uimm(24, "output width")

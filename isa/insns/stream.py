@@ -1,0 +1,92 @@
+"""Stream commands: loads that push onto the activation and the weight stream, and stores.
+
+Each stream is a queue: the i-th consumer takes the i-th load. Loads take their data when they execute in program order.
+"""
+
+from __future__ import annotations
+
+from focusc.isa.fields import Addr, R, addr as dram, enum, ext, flag, tile
+from focusc.isa.insns.base import Insn
+from focusc.isa.insns.sequencer import DTYPES
+
+__all__ = ["LdAct", "LdConc", "LdIdx", "LdPatch", "LdWgt", "St", "StIdx"]
+
+
+class LdAct(Insn, opcode=0x20, engine="lda", mnemonic="ld.act"):
+    """Push a dense block of rows onto the activation stream."""
+
+    addr: Addr = dram("first element")
+    rows: int | R = ext("rows")
+    cols: int | R = ext("elements to a row")
+    stride: int | R = ext("bytes from one row to the next")
+    dtype: str = enum(*DTYPES, default="f16", doc="element type in DRAM")
+
+
+class LdConc(Insn, opcode=0x21, engine="lda", mnemonic="ld.conc"):
+    """Push a concentrated tile of `slots` * 32 columns onto the activation stream.
+
+    Slot j is the block at addr + j * (64 + ceil64(2*cap) + 64*cap): u32 count U of unique vectors, padded to 64 bytes;
+    u16 number of the unique vector of each row (cap entries), padded to 64; f16 unique vectors of 32 (cap entries).
+    Moves 4 + 2*rows + 64*U bytes per slot.
+    """
+
+    addr: Addr = dram("first slot's block, 64-byte aligned")
+    rows: int | R = ext("rows")
+    slots: int | R = ext("slots of 32 columns")
+    cap: int | R = ext("rows that a block has room for")
+
+
+class LdIdx(Insn, opcode=0x22, engine="lda", mnemonic="ld.idx"):
+    """Push rows chosen by an i32 list onto the activation stream: row i is row list[i] of the table."""
+
+    addr: Addr = dram("table's row 0")
+    list: Addr = dram("i32 list, 4-byte aligned")
+    rows: int | R = ext("rows to load, entries to read from the list")
+    cols: int | R = ext("elements to a row")
+    stride: int | R = ext("bytes from one row of the table to the next")
+    limit: int | R = ext("rows of the table; an index outside 0..limit-1 is a fault")
+    dtype: str = enum(*DTYPES, default="f16", doc="element type in DRAM")
+
+
+class LdPatch(Insn, opcode=0x23, engine="lda", mnemonic="ld.patch"):
+    """Push convolution patches (im2col rows) onto the activation stream, by address generation.
+
+    Row r is output position row0 + r = ((n*OD + od)*OH + oh)*OW + ow; its columns run over (c, kd, kh, kw), the input
+    element at (od*SD - PD + kd, ...), zero outside the input.
+    """
+
+    addr: Addr = dram("input element 0")
+    row0: int | R = ext("first output position")
+    rows: int | R = ext("output positions")
+    k: int | R = ext("columns, C*KD*KH*KW")
+
+
+class LdWgt(Insn, opcode=0x28, engine="ldw", mnemonic="ld.wgt"):
+    """Push a panel [k x n] onto the weight stream; with `trans` it is stored as [n x k] (K of Q @ K^T)."""
+
+    addr: Addr = dram("first element")
+    k: int | R = ext("rows of the panel (reduction)")
+    n: int | R = ext("columns of the panel")
+    stride: int | R = ext("bytes from one stored row to the next")
+    trans: int = flag("stored transposed")
+    dtype: str = enum(*DTYPES, default="f16", doc="element type in DRAM")
+
+
+class St(Insn, opcode=0x80, engine="st", mnemonic="st"):
+    """Store a tile (or the stream head) to DRAM, rounded to the element type (nearest even; i8 saturates)."""
+
+    a: int = tile("source", access="rs")
+    addr: Addr = dram("first element")
+    stride: int | R = ext("bytes from one row to the next")
+    dtype: str = enum(*DTYPES, default="f16", doc="element type in DRAM")
+
+
+class StIdx(Insn, opcode=0x81, engine="st", mnemonic="st.idx"):
+    """Store rows of a tile (or the stream head) to rows chosen by an i32 list: row i goes to row list[i]."""
+
+    a: int = tile("source", access="rs")
+    addr: Addr = dram("destination's row 0")
+    list: Addr = dram("i32 list, 4-byte aligned")
+    stride: int | R = ext("bytes from one row of the destination to the next")
+    limit: int | R = ext("rows of the destination; an index outside 0..limit-1 is a fault")
+    dtype: str = enum(*DTYPES, default="f16", doc="element type in DRAM")

@@ -1,0 +1,195 @@
+"""A program: instruction words, constants, symbols and what tools need to speak in the user's terms."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from focusc.isa.errors import IsaError
+from focusc.isa.insns.base import Insn, decode, encode
+
+__all__ = ["ALIGN", "DebugEntry", "ITEM_BYTES", "Program", "Symbol", "align", "conc_block", "hardware_digest"]
+
+ALIGN = 64
+"""Bytes: alignment of allocations, constants and concentrated blocks."""
+ITEM_BYTES = {"f16": 2, "bf16": 2, "f32": 4, "i8": 1, "u8": 1, "u16": 2, "i32": 4}
+"""Bytes of one element of each symbol type."""
+KINDS = ("input", "output", "scratch", "const")
+
+
+def align(value: int, to: int = ALIGN) -> int:
+    """`value` rounded up to a multiple of `to`."""
+    return -(-value // to) * to
+
+
+def conc_block(cap: int) -> int:
+    """Bytes of one slot's block of a concentrated tile with room for `cap` rows (see `ld.conc`)."""
+    return 64 + align(2 * cap) + 64 * cap
+
+
+def hardware_digest(hardware: dict[str, Any]) -> str:
+    """Digest (blake2b-128, hex) of a canonical hardware description."""
+    text = json.dumps(hardware, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """A named range of DRAM: `shape` elements of `dtype`, contiguous and row-major from byte `address`."""
+
+    name: str
+    kind: str
+    dtype: str
+    shape: tuple[int, ...]
+    address: int
+
+    def __post_init__(self) -> None:
+        if self.kind not in KINDS:
+            raise IsaError("program.symbol", f"symbol {self.name}: kind is {self.kind!r}, expected one of "
+                           + ", ".join(KINDS))
+        if self.dtype not in ITEM_BYTES:
+            raise IsaError("program.symbol", f"symbol {self.name}: type is {self.dtype!r}, expected one of "
+                           + ", ".join(ITEM_BYTES))
+        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
+        if self.address < 0 or any(n < 0 for n in self.shape):
+            raise IsaError("program.symbol", f"symbol {self.name}: negative address or extent")
+
+    @property
+    def count(self) -> int:
+        """Elements."""
+        total = 1
+        for n in self.shape:
+            total *= n
+        return total
+
+    @property
+    def bytes(self) -> int:
+        return self.count * ITEM_BYTES[self.dtype]
+
+
+@dataclass(frozen=True, slots=True)
+class DebugEntry:
+    """Where an instruction came from: IR op text, ONNX node, torch module path, nn-level op name."""
+
+    ir: str = ""
+    node: str = ""
+    path: str = ""
+    nn_op: str = ""
+
+
+@dataclass(eq=False)
+class Program:
+    """An accelerator program. `text` is words [n, 4] uint64 (a list of Insn is encoded on construction).
+
+    DRAM: constants at [0, len(const)), read-only; the arena of `arena_bytes` from `arena_base` on. `debug_index` gives,
+    for every instruction, its entry in `debug`, or -1.
+    """
+
+    text: NDArray[np.uint64]
+    const: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    symbols: list[Symbol] = field(default_factory=list)
+    arena_bytes: int = 0
+    target: str = ""
+    hardware: dict[str, Any] = field(default_factory=dict)
+    plan: dict[str, Any] = field(default_factory=dict)
+    debug: list[DebugEntry] = field(default_factory=list)
+    debug_index: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
+    meta: dict[str, Any] = field(default_factory=dict)
+    _insns: list[Insn] | None = field(default=None, repr=False)
+
+    def __init__(self, text: Sequence[Insn] | NDArray[np.uint64], const: NDArray[np.uint8] | bytes | None = None,
+                 symbols: Sequence[Symbol] = (), arena_bytes: int = 0, target: str = "",
+                 hardware: dict[str, Any] | None = None, plan: dict[str, Any] | None = None,
+                 debug: Sequence[DebugEntry] = (), debug_index: Sequence[int] | NDArray[np.int32] | None = None,
+                 meta: dict[str, Any] | None = None) -> None:
+        self._insns = None
+        if isinstance(text, np.ndarray):
+            self.text = text
+        else:
+            self._insns = list(text)
+            self.text = encode(self._insns)
+        if isinstance(const, np.ndarray):
+            self.const = const
+        else:
+            self.const = np.frombuffer(const or b"", np.uint8)
+        self.symbols = list(symbols)
+        self.arena_bytes = int(arena_bytes)
+        self.target = target
+        self.hardware = hardware if hardware is not None else {}
+        self.plan = plan if plan is not None else {}
+        self.debug = list(debug)
+        self.debug_index = (np.full(len(self.text), -1, np.int32) if debug_index is None
+                            else np.asarray(debug_index, np.int32))
+        self.meta = meta if meta is not None else {}
+        self.check()
+
+    def check(self) -> None:
+        """Raise IsaError if the parts do not fit together."""
+        if self.text.ndim != 2 or self.text.shape[1] != 4 or self.text.dtype != np.uint64:
+            raise IsaError("program.text", f"text is {self.text.dtype}{list(self.text.shape)}, expected uint64[n, 4]")
+        if len(self.debug_index) != len(self.text):
+            raise IsaError("program.debug", f"debug index has {len(self.debug_index)} entries for {len(self.text)} "
+                           "instructions")
+        if len(self.debug_index) and (int(self.debug_index.min()) < -1
+                                      or int(self.debug_index.max()) >= len(self.debug)):
+            raise IsaError("program.debug", f"debug index refers outside the {len(self.debug)} debug entries")
+        if self.arena_bytes < 0:
+            raise IsaError("program.arena", f"arena_bytes is {self.arena_bytes}")
+        seen: set[str] = set()
+        for symbol in self.symbols:
+            if symbol.name in seen:
+                raise IsaError("program.symbol", f"symbol {symbol.name} is defined twice")
+            seen.add(symbol.name)
+            low, high = (0, len(self.const)) if symbol.kind == "const" else (self.arena_base, self.dram_bytes)
+            if symbol.address < low or symbol.address + symbol.bytes > high:
+                raise IsaError("program.symbol", f"symbol {symbol.name} ({symbol.bytes} bytes at {symbol.address:#x}) "
+                               f"lies outside {'the constants' if symbol.kind == 'const' else 'the arena'} "
+                               f"[{low:#x}, {high:#x})")
+
+    @property
+    def insns(self) -> list[Insn]:
+        """Decoded instructions (cached); IsaError at the first illegal word."""
+        if self._insns is None:
+            self._insns = decode(self.text)
+        return self._insns
+
+    @property
+    def arena_base(self) -> int:
+        """DRAM address of the arena: the constants' end, 64-byte aligned."""
+        return align(len(self.const))
+
+    @property
+    def dram_bytes(self) -> int:
+        return self.arena_base + self.arena_bytes
+
+    @property
+    def hardware_digest(self) -> str:
+        return hardware_digest(self.hardware)
+
+    def symbol(self, name: str) -> Symbol:
+        """The symbol of that name; IsaError names the ones there are."""
+        for item in self.symbols:
+            if item.name == name:
+                return item
+        raise IsaError("program.symbol", f"no symbol {name!r}",
+                       hint="symbols: " + ", ".join(s.name for s in self.symbols[:20]))
+
+    def node(self, pc: int) -> str:
+        """Source node of an instruction as shown to users: module path and ONNX node, or empty."""
+        if not 0 <= pc < len(self.debug_index) or self.debug_index[pc] < 0:
+            return ""
+        entry = self.debug[int(self.debug_index[pc])]
+        return " ".join(part for part in (entry.path, entry.node) if part)
+
+    def __eq__(self, other: object) -> bool:
+        return (isinstance(other, Program) and np.array_equal(self.text, other.text)
+                and np.array_equal(self.const, other.const) and self.symbols == other.symbols
+                and self.arena_bytes == other.arena_bytes and self.target == other.target
+                and self.hardware == other.hardware and self.plan == other.plan and self.debug == other.debug
+                and np.array_equal(self.debug_index, other.debug_index) and self.meta == other.meta)
