@@ -1,0 +1,1 @@
+"""Target `focus`: the array with semantic and similarity concentrators; its hardware description is focus.toml."""
