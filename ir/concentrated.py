@@ -1,61 +1,90 @@
-"""The run-time value of `conc<...>`: rows of which some 32-vectors stand for groups of similar ones."""
+"""Run-time value of a ConcentratedType: which vectors are unique, who shares them, and the dense reconstruction."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+from focusc.ir.diagnostics import fail
 
 
-@dataclass(frozen=True, slots=True)
 class Concentrated:
-    """What the similarity concentrator hands to a GEMM.
+    """Rows cut into slots of `vector` columns; per slot, rows of one group share one vector, their mean.
 
-    rows float [..., T, D]: the reconstruction, every vector replaced by its group's mean. map i64 [T, slots]: for each
-    vector, the number of its unique vector within its m-tile; text rows are unique vectors of their own. starts i64
-    [tiles]: first row of each m-tile. counts i64 [tiles, slots]: unique vectors. linked i64 [tiles, slots]: vectors that
-    linked to another; tile rows - linked is what a GEMM executes (= counts, unless a chain was cut short).
+    `tiles` are the row ranges [start, stop) of the m-tiles, in order and without gaps; `root[row, slot]` is the row
+    that stands for `row` in that slot (itself for text rows and for rows without a match), in the same tile;
+    `values[row]` is the reconstruction: every vector already replaced by its group's mean.
     """
 
-    rows: Array
-    map: Array
-    starts: Array
-    counts: Array
-    linked: Array
-    vector: int
+    def __init__(self, shape: Sequence[int], tiles: Sequence[tuple[int, int]], root: np.ndarray, values: np.ndarray,
+                 vector: int = 32) -> None:
+        self.shape: tuple[int, ...] = tuple(shape)
+        self.tiles: list[tuple[int, int]] = [(int(a), int(b)) for a, b in tiles]
+        self.vector = vector
+        self.values = values.reshape(-1, self.shape[-1])
+        self.root = root
+        rows, cols = self.values.shape
+        slots = -(-cols // vector)
+        if root.shape != (rows, slots):
+            raise fail("run.concentrated", f"root is {list(root.shape)}, expected {[rows, slots]}")
+        if [a for a, _ in self.tiles] != [0, *(b for _, b in self.tiles[:-1])] or self.tiles[-1][1] != rows:
+            raise fail("run.concentrated", f"tiles {self.tiles} do not cover rows 0 to {rows} in order")
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the reconstruction."""
-        return self.rows.shape
+    def dtype(self) -> np.dtype:
+        """Element type of the vectors."""
+        return self.values.dtype
 
     @property
-    def tile_rows(self) -> Array:
-        """Rows of each m-tile, i64 [tiles]."""
-        return np.diff(np.append(self.starts, self.rows.shape[-2]))
+    def slots(self) -> int:
+        """Vectors per row."""
+        return self.root.shape[1]
 
-    @property
-    def executed(self) -> Array:
-        """Rows that a GEMM computes, i64 [tiles, slots]: those whose vector linked to no other."""
-        return self.tile_rows[:, None] - self.linked
+    @cached_property
+    def is_root(self) -> np.ndarray:
+        """bool [rows, slots]: the row stands for itself."""
+        return self.root == np.arange(len(self.root), dtype=self.root.dtype)[:, None]
 
-    def dense(self) -> Array:
-        """The reconstruction, [..., T, D]."""
-        return self.rows
+    @cached_property
+    def _number(self) -> np.ndarray:
+        """i64 [rows + 1, slots]: roots above each row; differences count roots in a range."""
+        total = np.zeros((len(self.root) + 1, self.slots), np.int64)
+        np.cumsum(self.is_root, axis=0, out=total[1:])
+        return total
 
-    def packed(self, tile: int, slot: int) -> Array:
-        """The unique vectors of one tile and slot, [counts, vector], the last slot padded with zeros."""
-        first = int(self.starts[tile])
-        rows = self.rows.reshape(-1, self.rows.shape[-1])[first:first + int(self.tile_rows[tile])]
-        part = rows[:, slot * self.vector:(slot + 1) * self.vector]
-        out = np.zeros((int(self.counts[tile, slot]), self.vector), rows.dtype)
-        out[self.map[first:first + len(rows), slot], :part.shape[1]] = part
-        return out
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """i64 [tiles, slots]: unique vectors."""
+        stops = np.array([b for _, b in self.tiles])
+        starts = np.array([a for a, _ in self.tiles])
+        return self._number[stops] - self._number[starts]
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
-        """The reconstruction, so that numpy functions take a concentrated value where they take an array."""
-        return np.array(self.rows, dtype=dtype, copy=bool(copy)) if dtype or copy else self.rows
+    def map(self, tile: int, slot: int) -> np.ndarray:
+        """u16 [rows of tile]: number of each row's unique vector; roots are numbered in row order."""
+        start, stop = self.tiles[tile]
+        number = self._number[self.root[start:stop, slot], slot] - self._number[start, slot]
+        return number.astype(np.uint16)
+
+    def packed(self, tile: int, slot: int) -> np.ndarray:
+        """[unique, vector] unique vectors of a slot, the last slot zero-padded to the full width."""
+        start, stop = self.tiles[tile]
+        left = slot * self.vector
+        found = self.values[start:stop, left : left + self.vector][self.is_root[start:stop, slot]]
+        if found.shape[1] < self.vector:
+            found = np.pad(found, ((0, 0), (0, self.vector - found.shape[1])))
+        return found
+
+    def dense(self) -> np.ndarray:
+        """The reconstruction, of `shape`."""
+        return self.values.reshape(self.shape)
+
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        found = self.dense()
+        return found if dtype is None else found.astype(dtype)
+
+
+def dense(value: np.ndarray | Concentrated) -> np.ndarray:
+    """The value as an array; a concentrated one is reconstructed (cached)."""
+    return value.dense() if isinstance(value, Concentrated) else value

@@ -1,0 +1,1 @@
+"""The text format: grammar and parser, printer."""
