@@ -209,7 +209,11 @@ class DemoModel(nn.Module):
         """An untrained model; torch's global generator is left as it was."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return DemoModel().eval()
+            model = DemoModel().eval()
+            for parameter in model.parameters():         # constant biases and gains would hide mistakes, and be merged
+                if parameter.ndim == 1:
+                    parameter.data += 0.1 * torch.randn_like(parameter)
+            return model
 
     def forward(self, pixel_values: Tensor, input_ids: Tensor) -> Tensor:
         start, end = len(PREFIX), len(PREFIX) + VISUAL

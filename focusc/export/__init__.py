@@ -1,0 +1,11 @@
+"""Models from torch into ONNX, and the token layout that travels with them.
+
+`layout` is torch-free; `onnx_export` imports torch when a model is exported.
+"""
+
+from __future__ import annotations
+
+from .layout import LayoutError, TokenLayout
+from .onnx_export import ExportError, ExportReport, Exportable, available, export
+
+__all__ = ["ExportError", "ExportReport", "Exportable", "LayoutError", "TokenLayout", "available", "export"]
