@@ -89,8 +89,8 @@ class Field:
 
     @property
     def positional(self) -> bool:
-        """Printed by position (registers, tiles, addresses, float immediates) rather than as `name=value`."""
-        return self.kind in ("reg", "tile", "addr", "f32")
+        """Printed by position (registers, tiles, addresses, signed and float immediates) rather than as `name=value`."""
+        return self.kind in ("reg", "tile", "addr", "f32", "simm")
 
     def fail(self, value: object, expected: str) -> IsaError:
         return IsaError("insn.operand", f"{self.owner}: operand {self.name} is {value!r}, expected {expected}")

@@ -110,7 +110,7 @@ class Insn:
                     parts.append(value)
             elif item.kind == "addr" and address is not None:
                 parts.append(address(value))
-            elif item.positional:
+            elif item.positional or len(self.fields) == 1:
                 parts.append(item.text(value))
             elif item.default is None or value != item.default:
                 parts.append(f"{name}={item.text(value)}")

@@ -1,0 +1,335 @@
+"""The sequencer: expand a program's loops and scalar arithmetic into the resolved trace of its commands.
+
+Control never depends on data, so this happens once; the functional emulator and the timing model both consume the trace.
+Compiled by numba; `expand_chunks` bounds the memory that a long program needs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numba as nb
+import numpy as np
+from numpy.typing import NDArray
+
+from focusc.isa.errors import Fault, IsaError
+from focusc.isa.fields import STREAM
+from focusc.isa.insns import INSNS, Halt, Loop
+from focusc.isa.insns import sequencer as seq
+from focusc.isa.program import Program
+
+__all__ = ["F", "MAX_COMMANDS", "MAX_NEST", "MAX_STEPS", "Trace", "expand", "expand_chunks", "predecode"]
+
+MAX_NEST: Final = 16
+MAX_COMMANDS: Final = 1 << 28
+MAX_STEPS: Final = 1 << 32
+F: Final = max(len(cls.fields) for cls in INSNS.values())
+"""Columns of `Trace.fields`."""
+
+_KIND: Final = {"reg": 0, "ext": 1, "sext": 0, "addr": 0, "simm": 0, "uimm": 0, "f32": 0, "enum": 0, "flag": 0, "tile": 2}
+_HALTED, _FULL, _NEGATIVE, _NO_TILE, _RUNAWAY, _TRAP, _BAD_TILE = range(7)
+_PC, _STEPS, _COMMANDS, _DEPTH, _FIELD, _TILES = range(6)
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """Commands in issue order, operands resolved; control instructions are gone, `cfg.*` and `fence` are kept.
+
+    `fields[i, j]` is the j-th declared field of the instruction class: registers and extents by value, addresses in
+    bytes, float32 immediates as their bits, enums as their number, tiles as a row of `tiles` (-1: the stream head).
+    `slot` is the number of sequencer steps before the command was issued, counting control instructions.
+    """
+
+    pc: NDArray[np.int32]
+    op: NDArray[np.uint8]
+    fields: NDArray[np.int64]
+    tiles: NDArray[np.int64]
+    """[m, 4]: byte offset, rows, cols, pitch of each executed `tile`."""
+    slot: NDArray[np.int64]
+    first: int = 0
+    """Number of the first command (for chunks)."""
+
+    def __len__(self) -> int:
+        return len(self.pc)
+
+
+@dataclass(frozen=True, slots=True)
+class Predecoded:
+    """Instruction words as arrays: value of field j of instruction i is R[regs[i, j]] + imms[i, j]."""
+
+    op: NDArray[np.uint8]
+    regs: NDArray[np.uint8]
+    imms: NDArray[np.int64]
+    match: NDArray[np.int32]
+    """Partner of each `loop` and `endl`."""
+
+
+def predecode(program: Program) -> Predecoded:
+    """Vectorised decode of a program's words; IsaError for illegal words and for badly nested loops."""
+    words = program.text
+    count = len(words)
+    op = (words[:, 0] & np.uint64(0xFF)).astype(np.uint8)
+    regs, imms = np.zeros((count, F), np.uint8), np.zeros((count, F), np.int64)
+    for opcode in np.unique(op).tolist():
+        rows = np.flatnonzero(op == opcode)
+        if opcode not in INSNS:
+            raise IsaError("text.opcode", f"no instruction has opcode {opcode:#04x}", f"pc {int(rows[0])}")
+        cls = INSNS[opcode]
+        block = words[rows]
+        stray = np.flatnonzero((block & ~np.array(cls.used, np.uint64)).any(axis=1))
+        if stray.size:
+            raise IsaError("text.reserved", f"{cls.mnemonic}: reserved bits are set", f"pc {int(rows[stray[0]])}")
+        for column, item in enumerate(cls.fields.values()):
+            raw = block[:, item.lane] >> np.uint64(item.low) & np.uint64(item.mask)
+            if item.kind in ("ext", "sext", "addr"):
+                regs[rows, column] = raw & np.uint64(63)
+                bits = item.bits - 6
+                value = (raw >> np.uint64(6)).astype(np.int64)
+                signed = item.kind != "ext"
+            else:
+                bits, signed = item.bits, item.kind == "simm"
+                value = raw.view(np.int64)
+                if item.kind == "reg":
+                    regs[rows, column] = raw
+                    value = np.zeros_like(value)
+                elif item.kind == "tile":
+                    bad = (raw == STREAM) if "s" not in item.access else np.zeros(len(rows), bool)
+                    _reject(bad, rows, cls.mnemonic, f"operand {item.name} is 's', expected a tile descriptor")
+                elif item.kind == "enum":
+                    _reject(raw >= len(item.choices), rows, cls.mnemonic, f"operand {item.name} has no such value")
+                elif item.kind == "f32":
+                    bad = (raw & np.uint64(0x7F800000) == 0x7F800000) & (raw & np.uint64(0x7FFFFF) != 0)
+                    _reject(bad, rows, cls.mnemonic, f"operand {item.name} is NaN")
+            if signed and bits < 64:
+                value = np.where(value >> (bits - 1) & 1, value - (1 << bits), value)
+            imms[rows, column] = value
+    return Predecoded(op, regs, imms, _structure(op))
+
+
+def _reject(bad: NDArray[Any], rows: NDArray[np.intp], mnemonic: str, message: str) -> None:
+    found = np.flatnonzero(bad)
+    if found.size:
+        raise IsaError("text.operand", f"{mnemonic}: {message}", f"pc {int(rows[found[0]])}")
+
+
+def _structure(op: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Partners of loops; checks nesting and the one `halt` at the end."""
+    match = np.full(len(op), -1, np.int32)
+    stack: list[int] = []
+    if len(op) == 0 or op[-1] != Halt.opcode:
+        raise IsaError("program.halt", "the last instruction is not halt", hint="end the program with `halt`")
+    for pc in np.flatnonzero((op == Loop.opcode) | (op == seq.Endl.opcode) | (op == Halt.opcode)).tolist():
+        if op[pc] == Loop.opcode:
+            stack.append(pc)
+            if len(stack) > MAX_NEST:
+                raise IsaError("program.nest", f"loops are nested more than {MAX_NEST} deep", f"pc {pc}")
+        elif op[pc] == Halt.opcode:
+            if pc != len(op) - 1:
+                raise IsaError("program.halt", "halt stands before the end of the program", f"pc {pc}")
+        elif not stack:
+            raise IsaError("program.endl", "endl without a loop", f"pc {pc}")
+        else:
+            match[pc] = stack.pop()
+            match[match[pc]] = pc
+    if stack:
+        raise IsaError("program.loop", "loop without an endl", f"pc {stack[-1]}")
+    return match
+
+
+def _tables() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
+    """By opcode: field kinds, number of fields, whether the command appears in the trace."""
+    kinds, counts, emit = np.zeros((256, F), np.uint8), np.zeros(256, np.int64), np.zeros(256, np.uint8)
+    for opcode, cls in INSNS.items():
+        counts[opcode] = len(cls.fields)
+        emit[opcode] = cls.engine != "seq" or cls.mnemonic.startswith("cfg.") or cls.mnemonic == "fence"
+        for column, item in enumerate(cls.fields.values()):
+            kinds[opcode, column] = _KIND[item.kind]
+    return kinds, counts, emit
+
+
+_KINDS, _COUNTS, _EMIT = _tables()
+_TILE, _LOOP, _ENDL, _HALT, _TRAP_OP = (c.opcode for c in (seq.Tile, Loop, seq.Endl, Halt, seq.Trap))
+_LI, _MOV, _ADD, _ADDI, _SUB, _MUL, _MULI, _MIN, _MAX = (
+    c.opcode for c in (seq.Li, seq.Mov, seq.Add, seq.Addi, seq.Sub, seq.Mul, seq.Muli, seq.Min, seq.Max))
+
+
+@nb.njit(cache=True)
+def _step(op: Any, regs: Any, imms: Any, match: Any, kinds: Any, counts: Any, emit: Any, state: Any, scalars: Any,
+          loops: Any, desc: Any, memo: Any, out_pc: Any, out_op: Any, out_fields: Any, out_slot: Any, tiles: Any,
+          max_commands: int, max_steps: int) -> tuple[int, int]:
+    """Run until the chunk is full, the program halts or a fault; returns (status, commands written)."""
+    pc, steps, depth, ntiles = state[_PC], state[_STEPS], state[_DEPTH], state[_TILES]
+    written = 0
+    values = np.zeros(kinds.shape[1], np.int64)
+    status = -1
+    while status < 0:
+        code = op[pc]
+        for j in range(counts[code]):
+            value = scalars[regs[pc, j]] + imms[pc, j]
+            if kinds[code, j] == 1 and value < 0:
+                status = _NEGATIVE
+                state[_FIELD] = j
+                break
+            values[j] = value
+        if status >= 0:
+            break
+        if steps >= max_steps:
+            status = _RUNAWAY
+            break
+        if emit[code]:
+            if written == len(out_pc):
+                status = _FULL
+                break
+            if state[_COMMANDS] + written >= max_commands:
+                status = _RUNAWAY
+                break
+            for j in range(counts[code]):
+                value = values[j]
+                if kinds[code, j] == 2:
+                    if value == STREAM:
+                        value = -1
+                    else:
+                        value = desc[value]
+                        if value < 0:
+                            status = _NO_TILE
+                            state[_FIELD] = j
+                            break
+                out_fields[written, j] = value
+            if status >= 0:
+                break
+            out_pc[written] = pc
+            out_op[written] = code
+            out_slot[written] = steps
+            written += 1
+        elif code == _TILE:
+            known = memo[pc]
+            if not (known >= 0 and tiles[known, 0] == values[1] and tiles[known, 1] == values[2]
+                    and tiles[known, 2] == values[3] and tiles[known, 3] == values[4]):
+                if values[1] % 64 or values[2] == 0 or values[3] == 0 or values[4] < values[3]:
+                    status = _BAD_TILE
+                    break
+                if ntiles == len(tiles):
+                    status = _FULL
+                    break
+                known = ntiles
+                ntiles += 1
+                for j in range(4):
+                    tiles[known, j] = values[j + 1]
+                memo[pc] = known
+            desc[values[0]] = known
+        elif code == _LOOP:
+            if values[0] == 0:
+                pc = match[pc]
+            else:
+                loops[depth, 0] = values[0]
+                loops[depth, 1] = pc
+                depth += 1
+        elif code == _ENDL:
+            loops[depth - 1, 0] -= 1
+            if loops[depth - 1, 0] > 0:
+                pc = loops[depth - 1, 1]
+            else:
+                depth -= 1
+        elif code == _HALT:
+            status = _HALTED
+            break
+        elif code == _TRAP_OP:
+            status = _TRAP
+            break
+        elif counts[code] > 0:
+            # The destination register is the first field: its number is in `regs`, since it decodes as a register.
+            result = values[1]
+            if code == _ADD or code == _ADDI:
+                result = values[1] + values[2]
+            elif code == _SUB:
+                result = values[1] - values[2]
+            elif code == _MUL or code == _MULI:
+                result = values[1] * values[2]
+            elif code == _MIN:
+                result = min(values[1], values[2])
+            elif code == _MAX:
+                result = max(values[1], values[2])
+            if regs[pc, 0] > 0:
+                scalars[regs[pc, 0]] = result
+        pc += 1
+        steps += 1
+    state[_PC], state[_STEPS], state[_DEPTH], state[_TILES] = pc, steps, depth, ntiles
+    state[_COMMANDS] += written
+    return status, written
+
+
+def expand_chunks(program: Program, chunk: int = 1 << 16, *, max_commands: int = MAX_COMMANDS,
+                  max_steps: int = MAX_STEPS) -> Iterator[Trace]:
+    """Traces of at most `chunk` commands; tile numbers are local to a chunk. Fault for what cannot be executed."""
+    pre = predecode(program)
+    state, scalars = np.zeros(8, np.int64), np.zeros(64, np.int64)
+    loops, desc = np.zeros((MAX_NEST, 2), np.int64), np.full(32, -1, np.int64)
+    memo = np.full(len(pre.op), -1, np.int64)
+    carried = np.zeros((0, 4), np.int64)
+    while True:
+        out_pc, out_op = np.empty(chunk, np.int32), np.empty(chunk, np.uint8)
+        out_fields, out_slot = np.zeros((chunk, F), np.int64), np.empty(chunk, np.int64)
+        tiles = np.zeros((chunk + 32, 4), np.int64)
+        tiles[:len(carried)] = carried
+        state[_TILES] = len(carried)
+        first = int(state[_COMMANDS])
+        status, written = _step(pre.op, pre.regs, pre.imms, pre.match, _KINDS, _COUNTS, _EMIT, state, scalars, loops,
+                                desc, memo, out_pc, out_op, out_fields, out_slot, tiles, max_commands, max_steps)
+        if written:
+            yield Trace(out_pc[:written], out_op[:written], out_fields[:written], tiles[:int(state[_TILES])],
+                        out_slot[:written], first)
+        if status == _HALTED:
+            return
+        if status != _FULL:
+            raise _fault(program, status, int(state[_PC]), int(state[_FIELD]), scalars, max_commands)
+        # The next chunk starts its tile table with the windows that are still defined.
+        live = np.flatnonzero(desc >= 0)
+        carried = tiles[desc[live]].copy()
+        desc[live] = np.arange(len(live))
+        memo[:] = -1
+
+
+def expand(program: Program, *, max_commands: int = MAX_COMMANDS, max_steps: int = MAX_STEPS) -> Trace:
+    """The whole trace of a program (about 130 bytes a command)."""
+    parts = list(expand_chunks(program, max_commands=max_commands, max_steps=max_steps))
+    if not parts:
+        return Trace(np.zeros(0, np.int32), np.zeros(0, np.uint8), np.zeros((0, F), np.int64),
+                     np.zeros((0, 4), np.int64), np.zeros(0, np.int64))
+    if len(parts) == 1:
+        return parts[0]
+    start = 0
+    for part in parts:
+        for opcode in np.unique(part.op).tolist():
+            for column in np.flatnonzero(_KINDS[opcode] == 2).tolist():
+                rows = np.flatnonzero(part.op == opcode)
+                value = part.fields[rows, column]
+                part.fields[rows, column] = np.where(value >= 0, value + start, value)
+        start += len(part.tiles)
+    return Trace(*(np.concatenate([getattr(part, name) for part in parts])
+                   for name in ("pc", "op", "fields", "tiles", "slot")))
+
+
+def _fault(program: Program, status: int, pc: int, column: int, scalars: NDArray[np.int64],
+           max_commands: int) -> Fault:
+    insn = program.insns[pc]
+    names = list(insn.fields)
+    if status == _NEGATIVE:
+        value = getattr(insn, names[column])
+        fault = Fault("run.negative", f"{names[column]} is {int(scalars[value.index]) + value.offset}, "
+                      "expected a number >= 0")
+    elif status == _NO_TILE:
+        fault = Fault("run.tile", f"tile t{getattr(insn, names[column])} is used but not defined",
+                      hint="execute `tile` for it first")
+    elif status == _TRAP:
+        fault = Fault("run.trap", f"trap {getattr(insn, 'code')} was reached")
+    elif status == _BAD_TILE:
+        values = [getattr(insn, n) for n in names[1:]]
+        shown = [int(scalars[v.index]) + v.offset if isinstance(v, tuple) else v for v in values]
+        fault = Fault("run.window", "tile window off={}, rows={}, cols={}, pitch={}".format(*shown),
+                      hint="off is a multiple of 64, rows and cols are not 0, pitch is at least cols")
+    else:
+        fault = Fault("run.runaway", f"the program executes more than {max_commands:,} commands",
+                      hint="check the trip counts of its loops, or raise the limit")
+    return fault.at(pc, str(insn), program.node(pc))
