@@ -50,12 +50,20 @@ def imported(path: Path) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.Import):
             yield from ((node.lineno, alias.name) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path.relative_to(ROOT)}:{node.lineno}: relative import; name the full module"
             module = node.module or ""
+            if node.level:  # relative: spell it out from the file's own place
+                package = ["focusc", *_inside_focusc(path).parts[: -node.level]]
+                module = ".".join([*package, module] if module else package)
             if module == "focusc":  # `from focusc import ir` imports focusc.ir
                 yield from ((node.lineno, f"focusc.{alias.name}") for alias in node.names)
             else:
                 yield node.lineno, module
+
+
+def _inside_focusc(path: Path) -> Path:
+    """A file's place below the import name focusc."""
+    place = path.relative_to(ROOT)
+    return place.relative_to("focusc") if place.parts[0] == "focusc" else place
 
 
 def _under(module: str, allowed: tuple[str, ...]) -> bool:

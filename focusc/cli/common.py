@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import RenderableType
+
     from focusc.driver import Progress
 
 Array = Literal["scalesim", "pipelined"]
@@ -23,7 +25,7 @@ ArrayOption = Annotated[
     Array, typer.Option("--array", help="How the array is timed: published passes, or overlapped ones.")
 ]
 Visual = Annotated[
-    str | None, typer.Option("--visual", metavar="START,END", help="Visual span, if the file does not say.")
+    str | None, typer.Option("--visual", metavar="START,LENGTH", help="Visual span, if the file does not say.")
 ]
 Grid = Annotated[str | None, typer.Option("--grid", metavar="F,H,W", help="Grid of the visual tokens.")]
 Strides = Annotated[str | None, typer.Option("--strides", metavar="F,H,W", help="Linear strides; H*W,W,1 if left out.")]
@@ -99,6 +101,17 @@ def emit(data: object, as_json: bool, text: Callable[[], None]) -> None:
         text()
 
 
+def show(*parts: RenderableType) -> None:
+    """Print tables and text for people: in colour on a terminal, plain and wide elsewhere."""
+    from rich.console import Console
+
+    console = Console(highlight=False, soft_wrap=True, markup=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, markup=False, width=160, color_system=None)
+    for part in parts:
+        console.print(part)
+
+
 def plain(value: Any) -> Any:
     """`value` with numpy scalars, tuples, paths and dataclasses turned into what JSON knows."""
     import dataclasses
@@ -160,7 +173,7 @@ def layout_options(
                 "layout.text",
                 f"found {text!r}, expected {length} whole numbers with commas",
                 where=f"--{name}",
-                hint="for example --visual 2,290 --grid 8,6,6",
+                hint="for example --visual 2,288 --grid 8,6,6",
             )
         given[name] = numbers
     if query is not None:

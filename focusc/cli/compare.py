@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from focusc.cli.common import ArrayOption, Json, emit, progress
+from focusc.cli.common import ArrayOption, Json, emit, progress, show
 
 
 def command(
@@ -28,7 +28,7 @@ def command(
 ) -> None:
     """Accuracy, sparsity, cycles, energy, DRAM bytes and speed-up of dense, SEC, SIC and both."""
     from focusc.driver import compare
-    from focusc.report.tables import compare_text
+    from focusc.report.tables import compare_table
 
     with progress(json) as report:
         table = compare(
@@ -40,4 +40,4 @@ def command(
             array=array,
             progress=report,
         )
-    emit(table, json, lambda: typer.echo(compare_text(table)))
+    emit(table, json, lambda: show(compare_table(table)))

@@ -5,7 +5,19 @@ from typing import Annotated
 
 import typer
 
-from focusc.cli.common import Grid, Json, LayoutFile, Method, Query, Strides, Visual, emit, layout_options, progress
+from focusc.cli.common import (
+    Grid,
+    Json,
+    LayoutFile,
+    Method,
+    Query,
+    Strides,
+    Visual,
+    emit,
+    layout_options,
+    progress,
+    show,
+)
 
 
 def command(
@@ -38,7 +50,7 @@ def command(
 ) -> None:
     """Compile a model for a target."""
     from focusc.driver import CompileOptions, compile_model
-    from focusc.report.tables import compile_text
+    from focusc.report.tables import compile_table
 
     options = CompileOptions.load(
         config,
@@ -51,4 +63,4 @@ def command(
         done = compile_model(model, options, dump_ir=dump_ir, verify_each=verify_each, progress=report)
         done.program.save(output)
     summary = done.summary(output)
-    emit(summary, json, lambda: typer.echo(compile_text(summary)))
+    emit(summary, json, lambda: show(compile_table(summary)))

@@ -13,7 +13,7 @@ def command(
         str, typer.Argument(help="What to export: `demo`, the video question-answering model shipped here.")
     ],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.onnx", help="The ONNX file to write.")],
-    opset: Annotated[int, typer.Option(help="ONNX opset, 20 or newer.")] = 23,
+    opset: Annotated[int, typer.Option(help="ONNX opset, 20 or newer.")] = 20,
     json: Json = False,
 ) -> None:
     """Export a torch model to ONNX and check the file against torch on onnxruntime."""
@@ -22,9 +22,4 @@ def command(
     with progress(json) as report:
         done = export(model, output, opset=opset, progress=report)
 
-    def text() -> None:
-        from focusc.report.tables import export_text
-
-        typer.echo(export_text(done))
-
-    emit(done, json, text)
+    emit(done, json, lambda: typer.echo(str(done)))

@@ -25,8 +25,9 @@ def command(
 
     if not (headers or disassemble or source or symbols):
         headers = symbols = True
+    dump = objdump(program)
     if json:
-        emit(objdump.as_data(program), True, lambda: None)
+        emit(dump.data(), True, lambda: None)
         return
-    for part in objdump.text(program, headers=headers, symbols=symbols, disassembly=disassemble, source=source):
+    for part in dump.text(headers=headers, symbols=symbols, disassembly=disassemble, source=source):
         typer.echo(part)

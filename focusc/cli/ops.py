@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from focusc.cli.common import Grid, Json, LayoutFile, Query, Strides, Visual, emit, layout_options
+from focusc.cli.common import Grid, Json, LayoutFile, Query, Strides, Visual, emit, layout_options, show
 
 
 def command(
@@ -23,16 +23,16 @@ def command(
 ) -> None:
     """List every node: supported or not, the constraint, the value found, what to do; status 1 if any is not."""
     from focusc.driver import ops
-    from focusc.report.tables import ops_text, sites_text
+    from focusc.report.tables import ops_table, sites_table
 
     given = layout_options(visual, grid, strides, query, layout)
     if sites:
         from focusc.driver import concentration_sites
 
         found = concentration_sites(model, layout=given)
-        emit({"sites": found}, json, lambda: typer.echo(sites_text(found)))
+        emit({"sites": found}, json, lambda: show(sites_table(found)))
         return
     report = ops(model, layout=given)
-    emit(report.data, json, lambda: typer.echo(ops_text(report, only_unsupported=unsupported)))
+    emit(report.to_dict(), json, lambda: show(ops_table(report, unsupported)))
     if not report.supported:
         raise typer.Exit(1)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from focusc.cli.common import ArrayOption, Json, emit, progress
+from focusc.cli.common import ArrayOption, Json, emit, progress, show
 
 
 def command(
@@ -34,7 +34,7 @@ def command(
 ) -> None:
     """Run a program on inputs and report cycles, energy and traffic."""
     from focusc.driver import run_files
-    from focusc.report.tables import stats_text
+    from focusc.report.tables import stats_table
 
     with progress(json) as report:
         result = run_files(
@@ -49,4 +49,4 @@ def command(
             strict=strict,
             progress=report,
         )
-    emit(result.stats, json, lambda: typer.echo(stats_text(result.stats)))
+    emit(result.stats, json, lambda: show(stats_table(result.stats)))

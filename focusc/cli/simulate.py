@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from focusc.cli.common import ArrayOption, Json, emit
+from focusc.cli.common import ArrayOption, Json, emit, show
 
 
 def command(
@@ -22,7 +22,7 @@ def command(
 ) -> None:
     """Time a program from a recorded trace: no weights, no activations."""
     from focusc.driver import simulate_files
-    from focusc.report.tables import stats_text
+    from focusc.report.tables import stats_table
 
     found = simulate_files(program, trace, stats=stats, timeline=timeline, array=array)
-    emit(found, json, lambda: typer.echo(stats_text(found)))
+    emit(found, json, lambda: show(stats_table(found)))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+from .evaluation import Question
 from .layout import TokenLayout
 from .onnx_export import Exportable
 
@@ -19,3 +22,19 @@ def exportable(random_weights: int | None = None) -> Exportable:
     inputs = {"pixel_values": torch.from_numpy(example.pixel_values), "input_ids": torch.from_numpy(example.input_ids)}
     layout = TokenLayout(len(PREFIX), VISUAL, (FRAMES, GRID, GRID), (GRID * GRID, GRID, 1), QUERY)
     return Exportable("demo", demo.load(random_weights), inputs, ("logits",), layout)
+
+
+def questions(split: str, count: int, start: int = 0) -> Iterator[Question]:
+    """Questions of a split ("heldout", "transient", ...) with their answers; see `focusc.export.evaluation`."""
+    from focusc.models.demo.data import samples
+
+    for item in samples(split, count, start=start):
+        inputs = {"pixel_values": item.pixel_values, "input_ids": item.input_ids}
+        yield Question(inputs, item.answer_id, item.question, item.family)
+
+
+def answer_text(token: int) -> str:
+    """The word of a token."""
+    from focusc.models.demo.tokenizer import decode
+
+    return decode(token)

@@ -1,0 +1,25 @@
+"""Assembly text to a program file."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from focusc.driver.errors import InputError
+from focusc.driver.files import existing
+
+
+def assemble_file(source: str | os.PathLike[str], output: str | os.PathLike[str]) -> dict[str, Any]:
+    """Assemble `source` and write the program; returns path, instructions, bytes. AsmError names line and column."""
+    from focusc.isa import assemble
+
+    file = existing(source, "assembly file (.fasm)")
+    try:
+        text = file.read_text("utf-8")
+    except UnicodeDecodeError:
+        raise InputError(
+            "asm.text", "this is not text", where=str(file), hint="to look into a program, use `focusc objdump`"
+        ) from None
+    program = assemble(text, file=str(file))
+    program.save(output)
+    return {"path": os.fspath(output), "instructions": len(program.text), "bytes": os.path.getsize(output)}

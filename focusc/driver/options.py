@@ -1,0 +1,148 @@
+"""What a compilation can be told, from flags, from Python and from a TOML file, in one validated record."""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from focusc.driver.errors import InputError
+from focusc.driver.files import existing
+
+METHODS = ("none", "sec", "sic", "focus")
+
+Scalar = bool | int | float | str
+
+
+class CompileOptions(BaseModel):
+    """Options of one compilation; an unknown key is an error that names the file and line.
+
+    target = "focus"                 # or "systolic", or the path of a hardware description
+    pipeline = "..."                 # passes to run instead of the usual ones, up to tiling
+    [concentrate]                    # options of the pass `concentrate`
+    method = "focus"
+    threshold = 0.9
+    [tiling]                         # options of the backend's tiling
+    [layout]                         # the token layout, if the model's metadata does not have it
+    visual = [4, 288]
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    target: str = "focus"
+    concentrate: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
+    tiling: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
+    layout: dict[str, int | list[int]] | None = None
+    pipeline: str | None = None
+
+    @field_validator("concentrate")
+    @classmethod
+    def _known_method(cls, value: dict[str, Any]) -> dict[str, Any]:
+        method = value.get("method")
+        if method is not None and method not in METHODS:
+            raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
+        return value
+
+    @classmethod
+    def load(cls, file: str | os.PathLike[str] | None = None, **flags: Any) -> Self:
+        """Options from a TOML file (if any), overridden by the flags that are not None.
+
+        `concentrate` may be given as a method name. Raises InputError with file, line and key.
+        """
+        table = _read(file) if file is not None else {}
+        given = {key: value for key, value in flags.items() if value is not None}
+        method = given.get("concentrate")
+        if isinstance(method, str):
+            given["concentrate"] = {**table.get("concentrate", {}), "method": method}
+        try:
+            return cls.model_validate({**table, **given})
+        except ValidationError as error:
+            raise _invalid(error, file) from None
+
+    @property
+    def method(self) -> str | None:
+        """The concentration method that was asked for, or None if it is left to the target."""
+        method = self.concentrate.get("method")
+        return str(method) if method is not None else None
+
+
+def layout_file(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The table [layout] of a TOML file; the front end checks its contents."""
+    table = _read(path)
+    layout = table.get("layout")
+    if not isinstance(layout, dict):
+        raise InputError(
+            "layout.file",
+            "there is no table [layout]",
+            where=os.fspath(path),
+            hint="write [layout] with visual = [start, length], grid = [f, h, w] and query = n",
+        )
+    return dict(layout)
+
+
+def pipeline_options(options: dict[str, Any]) -> str:
+    """Options as pipeline text: {method=focus,layers=[1,2]}; nothing if there are none."""
+    if not options:
+        return ""
+
+    def text(value: Any) -> str:
+        if isinstance(value, bool):
+            return str(value).lower()
+        if isinstance(value, (list, tuple)):
+            return "[" + ",".join(text(item) for item in value) + "]"
+        return str(value)
+
+    return "{" + ",".join(f"{key}={text(value)}" for key, value in options.items()) + "}"
+
+
+def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    file = existing(path, "TOML file")
+    try:
+        return tomllib.loads(file.read_text("utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise InputError("config.syntax", f"not TOML: {error}", where=str(file)) from None
+    except UnicodeDecodeError:
+        raise InputError("config.syntax", "not TOML: it is not text", where=str(file)) from None
+
+
+def _invalid(error: ValidationError, file: str | os.PathLike[str] | None) -> InputError:
+    """The first finding of pydantic, in our words and with the line of its key."""
+    finding = error.errors()[0]
+    keys = [str(key) for key in finding["loc"] if not _is_union_branch(key)]
+    place = ".".join(keys[:2]) or "the options"
+    where = ""
+    if file is not None:
+        line = _line_of(Path(file), keys)
+        where = f"{os.fspath(file)}:{line}" if line else os.fspath(file)
+    if finding["type"] == "extra_forbidden":
+        known = ", ".join(CompileOptions.model_fields)
+        return InputError("config.key", f"{place} is not an option", where=where, hint=f"there are {known}")
+    message = finding["msg"].removeprefix("Value error, ")
+    if finding["type"] == "value_error":
+        return InputError("config.value", f"{place}: {message}", where=where)
+    return InputError(
+        "config.value", f"{place} is {finding['input']!r}: {message[0].lower()}{message[1:]}", where=where
+    )
+
+
+def _is_union_branch(key: str | int) -> bool:
+    """True for the parts of a pydantic location that name a type instead of a key."""
+    return isinstance(key, int) or key in ("bool", "int", "float", "str") or key.startswith("list[")
+
+
+def _line_of(file: Path, keys: list[str]) -> int:
+    """Line of the last key in its table, or 0; enough for hand-written files."""
+    table = ""
+    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
+        if header := re.match(r"\s*\[([^\]]+)\]", line):
+            table = header[1].strip()
+            if keys == [table]:
+                return number
+        elif match := re.match(r"\s*([\w-]+)\s*=", line):
+            if ([table, match[1]] if table else [match[1]]) == keys[:2]:
+                return number
+    return 0

@@ -1,0 +1,55 @@
+"""Questions with known answers for an exported model, so that accuracy can be measured by tools that know no model. torch-free.
+
+The ONNX file names its adapter in the metadata (`focusc.producer = "focusc export NAME"`); the adapter offers
+`questions(split, count, start)` and `answer_text(token)`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Evaluation", "Question", "evaluation_of"]
+
+_PRODUCER = "focusc export "
+
+
+@dataclass(frozen=True)
+class Question:
+    """One sample: arrays named after the graph's inputs, the token expected at the last position, and what people read."""
+
+    inputs: dict[str, np.ndarray[Any, Any]]
+    answer: int
+    text: str
+    family: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The held-out questions of one model."""
+
+    name: str
+
+    def questions(self, count: int, *, start: int = 0, split: str = "heldout") -> Iterator[Question]:
+        """Questions `start` to `start + count` of a split, made one at a time."""
+        return self._adapter().questions(split, count, start)
+
+    def answer_text(self, token: int) -> str:
+        """A token as people read it."""
+        return self._adapter().answer_text(token)
+
+    def _adapter(self) -> Any:
+        return importlib.import_module(f"{__package__}.{self.name}")
+
+
+def evaluation_of(metadata: Mapping[str, str]) -> Evaluation | None:
+    """The evaluation of the model whose ONNX metadata this is; None if it was not exported by us."""
+    from focusc.export.onnx_export import ADAPTERS
+
+    producer = metadata.get("focusc.producer", "")
+    name = producer.removeprefix(_PRODUCER)
+    return Evaluation(name) if producer.startswith(_PRODUCER) and name in ADAPTERS else None

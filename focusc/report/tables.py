@@ -1,0 +1,181 @@
+"""The tables that the commands print; each function takes plain data and returns what rich can print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich import box
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from focusc.report.numbers import count, percent, ratio, seconds, si
+
+if TYPE_CHECKING:
+    from focusc.frontend import OpReport
+
+
+def table(title: str, *columns: str, left: int = 1) -> Table:
+    """An empty table in the house style: the first `left` columns are names, the others numbers."""
+    made = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, pad_edge=False)
+    for index, column in enumerate(columns):
+        made.add_column(column, justify="left" if index < left else "right", no_wrap=index > 0)
+    return made
+
+
+def pairs(title: str, rows: Sequence[tuple[str, str]]) -> Table:
+    """Names and values, two columns, no heading."""
+    made = Table(
+        title=title or None, title_justify="left", title_style="bold", box=None, show_header=False, pad_edge=False
+    )
+    made.add_column()
+    made.add_column(overflow="fold")
+    for name, value in rows:
+        made.add_row(name, value)
+    return made
+
+
+def ops_table(report: OpReport, only_unsupported: bool = False) -> RenderableType:
+    """Operators with their counts, then every problem in full."""
+    parts: list[RenderableType] = []
+    verdict = "supported" if report.supported else "not supported"
+    parts.append(Text(f"{report.model}: opset {report.opset}, {len(report.nodes)} nodes, {verdict}", "bold"))
+    if not only_unsupported:
+        made = table("", "operator", "supported", "unsupported", "unchecked")
+        for operator, found in report.counts().items():
+            shown = [str(found.get(key, "")) for key in ("supported", "unsupported", "unchecked")]
+            made.add_row(operator, *shown, style="" if set(found) == {"supported"} else "red")
+        parts.append(made)
+    problems = [*report.problems, *(node.problem for node in report.nodes if node.problem)]
+    parts += [Text(problem.render()) for problem in problems]
+    parts += [Text(f"note: {note}", "dim") for note in report.notes]
+    if report.layout is None:
+        parts.append(
+            Text("note: no token layout in the metadata; concentration needs one (--visual, --grid, --query)", "dim")
+        )
+    return Group(*parts)
+
+
+def sites_table(sites: Sequence[Mapping[str, Any]]) -> RenderableType:
+    """Where a concentrating compile would gather and prune."""
+    made = table("concentration sites", "layer", "kind", "site", "node", "rows", "columns", left=4)
+    for site in sites:
+        made.add_row(*(str(site.get(key, "")) for key in ("layer", "kind", "site", "node", "rows", "columns")))
+    return made
+
+
+def compile_table(summary: Mapping[str, Any]) -> RenderableType:
+    """What was compiled, into what, and what each pass did."""
+    rows = [
+        ("program", f"{summary['path']}  {count(summary['bytes'])} bytes"),
+        ("target", f"{summary['target']}  hardware {summary['hardware_digest'][:12]}"),
+        ("concentrate", str(summary["concentrate"])),
+        ("instructions", count(summary["instructions"])),
+        ("constants", f"{count(summary['const_bytes'])} bytes"),
+        ("activations", f"{count(summary['arena_bytes'])} bytes"),
+        ("compile time", seconds(summary["seconds"])),
+    ]
+    made = table("passes", "pass", "time", "what it did", left=1)
+    made.columns[2].justify = "left"
+    for step in summary["passes"]:
+        done = " ".join(f"{key}={value:g}" for key, value in step["counts"].items() if value)
+        made.add_row(step["name"], seconds(step["seconds"]) if "seconds" in step else "", done)
+    return Group(pairs("", rows), made)
+
+
+def stats_table(stats: Mapping[str, Any], nodes: int = 10) -> RenderableType:
+    """Cycles, energy and traffic of one run; engines, stalls, sites and the costliest source nodes."""
+    energy, traffic = stats["energy_mj"], stats["dram_bytes"]
+    cycles = max(stats["cycles"], 1)
+    head = pairs(
+        "",
+        [
+            (
+                "cycles",
+                f"{count(stats['cycles'])}  ({seconds(stats['time_s'])}, array model {stats.get('array', '?')})",
+            ),
+            ("MACs", f"{si(stats['macs'])} of {si(stats['macs_dense'])} dense, sparsity {percent(stats['sparsity'])}"),
+            (
+                "energy",
+                f"{energy['total']:.3f} mJ  (DRAM {energy['dram']:.3f}, SRAM {energy['sram']:.3f}, core {energy['core']:.3f})",
+            ),
+            ("DRAM", f"read {si(traffic['read'], 'B')}, written {si(traffic['write'], 'B')}"),
+        ],
+    )
+    engines = table("engines", "engine", "busy cycles", "of all")
+    for name, busy in stats["engines"].items():
+        engines.add_row(name, count(busy), percent(busy / cycles))
+    stalls = table("stalls", "cause", "cycles", "of all")
+    for name, lost in sorted(stats["stalls"].items(), key=lambda item: -item[1]):
+        if lost:
+            stalls.add_row(name, count(lost), percent(lost / cycles))
+    parts: list[RenderableType] = [head, engines, stalls]
+    if stats.get("sites"):
+        parts.append(site_summary(stats["sites"]))
+    costly = sorted(stats.get("nodes", ()), key=lambda node: -node.get("cycles", 0))[:nodes]
+    if costly:
+        made = table(
+            f"costliest source nodes (of {len(stats['nodes'])})", "node", "op", "cycles", "of all", "DRAM", left=2
+        )
+        for node in costly:
+            name = node.get("path") or node.get("node") or "-"
+            spent = node.get("cycles", 0)
+            moved = node.get("dram_bytes", 0)
+            moved = sum(moved.values()) if isinstance(moved, Mapping) else moved
+            made.add_row(name, node.get("op", ""), count(spent), percent(spent / cycles), si(moved, "B"))
+        parts.append(made)
+    return Group(*parts)
+
+
+def site_summary(sites: Sequence[Mapping[str, Any]]) -> Table:
+    """Per layer: tokens kept, and the share of vectors that stay unique at each SIC site."""
+    names = list(dict.fromkeys(str(site["site"]) for site in sites))
+    made = table(
+        "concentration: tokens kept, and unique vectors of all vectors at each site", "layer", "tokens", *names
+    )
+    for layer in dict.fromkeys(site["layer"] for site in sites):
+        here = {str(site["site"]): site for site in sites if site["layer"] == layer}
+        first = next(iter(here.values()))
+        shares = [percent(unique_share(here[name])) if name in here else "" for name in names]
+        made.add_row(str(layer), f"{first['retained']} of {first['tokens']}", *shares)
+    return made
+
+
+def unique_share(site: Mapping[str, Any]) -> float:
+    """Unique vectors of one site over all its vectors (retained rows x slots)."""
+    total = site["retained"] * site["slots"] if "slots" in site else site.get("vectors", 0)
+    unique = site.get("unique", 0)
+    unique = sum(unique) if isinstance(unique, Sequence) else unique
+    return unique / total if total else 1.0
+
+
+def compare_table(found: Mapping[str, Any]) -> RenderableType:
+    """One row a method; costs are means over the samples, speed-up and energy are against the first method."""
+    title = f"{found['model']}: {found['samples']} samples, target {found['target']}, array {found['array']}"
+    made = table(
+        title, "method", "accuracy", "as dense", "sparsity", "cycles", "time", "energy", "DRAM", "speed-up", "energy"
+    )
+    for row in found["rows"]:
+        cost = row.get("cycles")
+        made.add_row(
+            row["method"],
+            _accuracy(row),
+            percent(row["agreement"]) if row.get("agreement") is not None else "",
+            percent(row["sparsity"]) if cost else "",
+            count(cost) if cost else "",
+            seconds(row["time_s"]) if cost else "",
+            f"{row['energy_mj']:.2f} mJ" if cost else "",
+            si(row["dram_bytes"], "B") if cost else "",
+            ratio(row["speedup"]) if cost else "",
+            ratio(row["energy_ratio"]) if cost else "",
+        )
+    notes = [Text(f"note: {note}", "dim") for note in found.get("notes", ())]
+    return Group(made, *notes)
+
+
+def _accuracy(row: Mapping[str, Any]) -> str:
+    if row.get("accuracy") is None:
+        return ""
+    error = row.get("accuracy_error")
+    return percent(row["accuracy"]) + (f" ± {100 * error:.1f}" if error else "")
