@@ -15,16 +15,18 @@ class Concentrated:
 
     `tiles` are the row ranges [start, stop) of the m-tiles, in order and without gaps; `root[row, slot]` is the row
     that stands for `row` in that slot (itself for text rows and for rows without a match), in the same tile;
-    `values[row]` is the reconstruction: every vector already replaced by its group's mean.
+    `values[row]` is the reconstruction: every vector already replaced by its group's mean. `linked[row, slot]` tells
+    which vectors linked to another; by default those that are not roots.
     """
 
     def __init__(self, shape: Sequence[int], tiles: Sequence[tuple[int, int]], root: np.ndarray, values: np.ndarray,
-                 vector: int = 32) -> None:
+                 vector: int = 32, linked: np.ndarray | None = None) -> None:
         self.shape: tuple[int, ...] = tuple(shape)
         self.tiles: list[tuple[int, int]] = [(int(a), int(b)) for a, b in tiles]
         self.vector = vector
         self.values = values.reshape(-1, self.shape[-1])
         self.root = root
+        self._linked = linked
         rows, cols = self.values.shape
         slots = -(-cols // vector)
         if root.shape != (rows, slots):
@@ -60,6 +62,14 @@ class Concentrated:
         stops = np.array([b for _, b in self.tiles])
         starts = np.array([a for a, _ in self.tiles])
         return self._number[stops] - self._number[starts]
+
+    @cached_property
+    def executed(self) -> np.ndarray:
+        """i64 [tiles, slots]: rows that a GEMM computes, one for each vector that linked to no other. More groups than
+        that exist only where the published chase cut a chain; its cost does not count them."""
+        if self._linked is None:
+            return self.counts
+        return np.stack([(b - a) - np.count_nonzero(self._linked[a:b], axis=0) for a, b in self.tiles])
 
     def map(self, tile: int, slot: int) -> np.ndarray:
         """u16 [rows of tile]: number of each row's unique vector; roots are numbered in row order."""

@@ -139,14 +139,14 @@ def links(x: np.ndarray, positions: Sequence[int], w: Window) -> list[list[int]]
         parts = [sub_vector(x[i], slot, w.vector) for i in range(n)]
         row = []
         for i in range(n):
-            best, best_similarity = i, None
+            best, best_similarity = i, F32(-np.inf)
             for p in candidates(positions[i], w):
                 if p < 0 or p not in at or at[p] // w.m != i // w.m:
                     continue
                 similarity = cosine(parts[i], parts[at[p]])
-                if best_similarity is None or similarity > best_similarity:
+                if similarity > best_similarity:
                     best, best_similarity = at[p], similarity
-            row.append(best if best_similarity is not None and best_similarity > F32(w.threshold) else i)
+            row.append(best if best_similarity > F32(w.threshold) else i)
         out.append(row)
     return out
 

@@ -7,14 +7,20 @@ order of position; retained token j belongs to m-tile j // m, and nothing crosse
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import product
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-Array = np.ndarray
+Array = NDArray[Any]
 Triple = tuple[int, int, int]
+
+CACHED = 1 << 18
+"""Bytes of rows that are compared at a time; rows and candidates should fit the second-level cache."""
 
 
 @dataclass(frozen=True)
@@ -97,18 +103,29 @@ def cosine_links(parts: Array, legal: list[tuple[Array, Array]], threshold: floa
     link = np.repeat(np.arange(n)[:, None], slots, axis=1)
     best = np.full((n, slots), np.float32(threshold), dtype=np.float32)
     norm = np.sqrt(np.einsum("nvk,nvk->nv", parts, parts))
-    for rows, candidates in legal:
-        if not len(rows):
-            continue
-        i, j = _run(rows), _run(candidates)
+    for i, j in chunks(legal, n, max(1, CACHED // parts[0].nbytes) if n else 1):
         scale = norm[i] * norm[j]
-        dot = np.einsum("nvk,nvk->nv", parts[i], parts[j])
-        cosine = np.divide(dot, scale, out=np.zeros_like(dot), where=scale != 0)
-        held = best[i]
-        better = cosine > held
-        best[i] = np.where(better, cosine, held)
-        link[i] = np.where(better, candidates[:, None], link[i])
+        cosine = np.einsum("nvk,nvk->nv", parts[i], parts[j])
+        with np.errstate(divide="ignore", invalid="ignore"):
+            cosine /= scale
+        if not scale.all():
+            cosine[scale == 0] = 0
+        better = cosine > best[i]
+        if better.any():
+            best[i] = np.where(better, cosine, best[i])
+            candidates = np.arange(j.start, j.stop) if isinstance(j, slice) else j
+            link[i] = np.where(better, candidates[:, None], link[i])
     return link
+
+
+def chunks(legal: list[tuple[Array, Array]], n: int, size: int) -> Iterator[tuple[slice | Array, slice | Array]]:
+    """(rows, candidates) of every offset in turn, for one run of `size` rows after the other, so that the rows compared
+    stay in the cache. Order within a row is that of the offsets."""
+    for start in range(0, n, size):
+        for rows, candidates in legal:
+            a, b = np.searchsorted(rows, (start, start + size))
+            if a < b:
+                yield _run(rows[a:b]), _run(candidates[a:b])
 
 
 def random_links(rate_from: Array, legal: list[tuple[Array, Array]], rng: np.random.Generator) -> Array:
@@ -168,16 +185,10 @@ def group_means(parts: Array, label: Array) -> Array:
     return out
 
 
-def number_groups(label: Array, starts: Array) -> tuple[Array, Array]:
-    """(map, counts): each vector's unique number within its row tile, i64 [n, slots], numbered in order of the groups'
-    first rows; and the numbers of unique vectors i64 [tiles, slots]. `starts` [tiles] are the tiles' first rows."""
+def first_members(label: Array) -> Array:
+    """root i64 [n, slots]: the first row of each vector's group. It is the label itself unless a chain was cut."""
     n, slots = label.shape
-    present = np.zeros((n, slots), dtype=bool)
-    present[label, np.arange(slots)] = True
-    running = np.cumsum(present, axis=0)
-    before = np.concatenate([np.zeros((1, slots), dtype=np.int64), running])[starts]
-    ends = np.append(starts[1:], n)
-    counts = np.concatenate([np.zeros((1, slots), dtype=np.int64), running])[ends] - before
-    tile = np.searchsorted(starts, np.arange(n), side="right") - 1
-    number = np.take_along_axis(running, label, axis=0) - 1 - before[tile]
-    return number, counts
+    first = np.empty((n, slots), dtype=np.int64)
+    rows = np.broadcast_to(np.arange(n - 1, -1, -1)[:, None], (n, slots))
+    first[label[::-1], np.arange(slots)] = rows          # the last write, of the smallest row, stays
+    return np.take_along_axis(first, label, axis=0)

@@ -31,9 +31,10 @@ def _pairs(positions: bytes, window: Window) -> list[tuple[Array, Array]]:
     return similarity.pairs(np.frombuffer(positions, np.int64), window)
 
 
-def tile_starts(rows: int, visual_start: int, m: int) -> Array:
-    """First rows of the m-tiles, i64: the first tile ends after m retained visual rows, the others have m rows."""
-    return np.array([0, *range(visual_start + m, rows, m)], dtype=np.int64)
+def tiles(rows: int, visual_start: int, m: int) -> list[tuple[int, int]]:
+    """Row ranges of the m-tiles: the first ends after `m` retained visual rows, each other has `m` rows."""
+    starts = [0, *range(visual_start + m, rows, m)]
+    return list(zip(starts, [*starts[1:], rows], strict=True))
 
 
 @defop("sic.gather")
@@ -99,13 +100,11 @@ class Gather(Op):
         label = similarity.follow(link, chase, grid[0])
         out = np.array(rows)
         out[visual] = similarity.join(similarity.group_means(parts, label), rows.shape[1])
-        starts = tile_starts(len(rows), visual_start, m)
-        labels = np.repeat(np.arange(len(rows))[:, None], parts.shape[1], axis=1)
-        labels[visual] = label + visual_start
-        number, counts = similarity.number_groups(labels, starts)
-        linked = np.zeros(labels.shape, dtype=np.int64)
+        root = np.repeat(np.arange(len(rows))[:, None], parts.shape[1], axis=1)
+        root[visual] = similarity.first_members(label) + visual_start
+        linked = np.zeros(root.shape, dtype=np.bool_)
         linked[visual] = link != alone
-        return Concentrated(out.reshape(x.shape), number, starts, counts, np.add.reduceat(linked, starts, axis=0), vector)
+        return Concentrated(x.shape, tiles(len(rows), visual_start, m), root, out, vector, linked)
 
     @staticmethod
     def examples() -> list[tuple[list[Any], dict[str, Any]]]:
