@@ -37,13 +37,19 @@ class Operand:
 class Attr:
     """A compile-time attribute: `kind` is int, float, bool, str, tuple, dict or Resource."""
 
-    def __init__(self, kind: type, default: Any, one_of: tuple[Any, ...], of: type | None, minimum: float | None,
-                 doc: str) -> None:
+    def __init__(self, kind: type | tuple[type, ...], default: Any, one_of: tuple[Any, ...], of: type | None,
+                 minimum: float | None, doc: str) -> None:
         self.kind, self.default, self.one_of, self.of, self.minimum, self.doc = kind, default, one_of, of, minimum, doc
         self.name = ""
 
     def __get__(self, op: Any, owner: type | None = None) -> Any:
         return self if op is None else op.attrs.get(self.name, self.default)
+
+    @property
+    def kind_name(self) -> str:
+        """The declared kind in words."""
+        kinds = self.kind if isinstance(self.kind, tuple) else (self.kind,)
+        return " or ".join(k.__name__ for k in kinds)
 
     def check(self, value: Any) -> Any:
         """The value in canonical form (lists become tuples, ints become floats where declared), or a CompileError."""
@@ -52,8 +58,8 @@ class Attr:
         value = canonical(value)
         if self.kind is float and type(value) is int:
             value = float(value)
-        if not isinstance(value, self.kind) or (self.kind is int and isinstance(value, bool)):
-            raise fail("attr.type", f"attribute {self.name} is {value!r}, expected {self.kind.__name__}")
+        if not isinstance(value, self.kind) or (isinstance(value, bool) and self.kind is not bool):
+            raise fail("attr.type", f"attribute {self.name} is {value!r}, expected {self.kind_name}")
         if self.of is not None:
             if self.of is float:
                 value = tuple(float(v) if type(v) is int else v for v in value)
@@ -100,7 +106,7 @@ def operands(*, doc: str = "") -> Any:
     return Operand(variadic=True, doc=doc)
 
 
-def attr(kind: type, default: Any = MISSING, *, one_of: tuple[Any, ...] = (), of: type | None = None,
+def attr(kind: type | tuple[type, ...], default: Any = MISSING, *, one_of: tuple[Any, ...] = (), of: type | None = None,
          minimum: float | None = None, doc: str = "") -> Any:
     """Declare an attribute. `of` types the elements of a tuple; a default of None allows absence."""
     return Attr(kind, default, one_of, of, minimum, doc)

@@ -56,7 +56,8 @@ class Executor:
         for arg in module.args:
             env[self._slots[arg]] = bind_input(arg.name, arg.type, inputs[arg.name])
         try:
-            self._run(self._steps)
+            with np.errstate(all="ignore"):  # overflow to inf and 0/0 to nan are what the ops mean
+                self._run(self._steps)
             return {name: env[slot] for name, slot in zip(module.outputs, self._ends, strict=True)}
         finally:
             self._env = []
