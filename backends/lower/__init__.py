@@ -1,0 +1,57 @@
+"""Lowering nn-level IR to the tile level: the pass `tile`."""
+
+from __future__ import annotations
+
+from focusc.backends.lower import attention, concentrate, data, elementwise, gemm, norm
+from focusc.backends.lower.context import HANDLERS, Lowering
+from focusc.backends.lower.views import View
+from focusc.backends.options import Tiling
+from focusc.ir import CompileError, Diagnostic, Module, TensorType
+
+__all__ = ["attention", "concentrate", "data", "elementwise", "gemm", "lower_module", "norm"]
+
+
+def lower_module(module: Module, tiling: Tiling) -> Module:
+    """The module at tile level: same inputs and outputs, one kernel after another, each a loop nest over tiles.
+
+    Raises CompileError with one diagnostic for each op that has no lowering.
+    """
+    missing = [
+        Diagnostic("lower.op", f"{op.name} has no lowering to the accelerator", op.loc,
+                   hint="`focusc ops` lists what is supported")
+        for op in module.body.ops if op.name not in HANDLERS and op.name not in ("return", "tensor.constant")
+    ]  # fmt: skip
+    if missing:
+        raise CompileError(missing)
+    low = Lowering(module, tiling)
+    for arg in module.args:
+        low.emit.b.argument(arg.name, arg.type)
+    for arg, copy in zip(module.args, low.emit.b.block.args, strict=True):
+        low.at[arg] = low.bind(copy)
+    data.plan_destinations(low)
+    for op in module.body.ops:
+        if op in low.pending:
+            low.pending.pop(op)()
+        elif op not in low.absorbed and op.name in HANDLERS:
+            HANDLERS[op.name](low, op)
+            if op in low.pending:  # nothing was fused behind it
+                low.pending.pop(op)()
+    outputs = {}
+    for name, value in zip(module.outputs, module.results, strict=True):
+        view = low.view(value)
+        assert isinstance(view, View) and isinstance(value.type, TensorType)
+        low.emit.at(value.op.loc if value.op is not None else low.emit.b.loc)
+        whole = low.reshaped(view, view.rows, view.cols) if view.contiguous else None
+        if whole is None:
+            whole = low.allocate(view.rows, view.cols, name)
+            data.copy(low, module.body.ops[-1], view, whole)
+        elif (whole.row, whole.rows) != (0, whole.buffer.type.shape[0]):
+            alias = low.emit.op("tile.view", whole.buffer, shape=(whole.rows, whole.cols), offset=whole.offset)
+            whole = View(alias, 0, 0, whole.rows, whole.cols, whole.cols, whole.dtype)
+        outputs[name] = low.emit.op("tile.read", whole.buffer, shape=value.type.shape, dtype=value.type.dtype)
+    nodes = [
+        {"op": n.op, "node": n.node, "path": n.path, "region": n.region, "macs_dense": n.macs_dense,
+         "useful": n.pairs_useful / n.pairs_done if n.pairs_done else 1.0}
+        for n in low.nodes
+    ]  # fmt: skip
+    return low.emit.b.module(module.name, outputs, {**module.attrs, "nodes": nodes, "level": "tile"})

@@ -1,0 +1,182 @@
+"""Attention with online softmax: scores live and die in the output buffer, no score matrix goes to DRAM.
+
+For each head and query tile the keys are visited block by block with a running row maximum m and row sum l:
+    m' = max(m, rowmax S);  P = exp(S - m');  l' = l exp(m - m') + rowsum P;  O' = O exp(m - m') + P V
+(Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135). Grouped-query heads read their group's K and V.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from focusc.backends.lower.context import Lowering, Rows, handles
+from focusc.backends.lower.emit import Ix, Loop
+from focusc.backends.lower.views import ConcView, View, matrix_shape
+from focusc.ir import ConcentratedType, Op, TensorType, Value
+from focusc.ir.diagnostics import fail
+from focusc.ir.ops.tile_vector import LOWEST
+
+VECTORS = 5  # f32 words a row: m, m', l, exp(m - m'), and a copy
+
+
+@dataclass(frozen=True)
+class Heads:
+    """Operands of one attention: windows of Q, K, V, and the head geometry."""
+
+    q: View | ConcView
+    k: View
+    v: View | None
+    heads: int
+    kv_heads: int
+    size: int
+    scale: float
+
+    @property
+    def group(self) -> int:
+        """Query heads per key/value head."""
+        return self.heads // self.kv_heads
+
+    @property
+    def slots(self) -> int:
+        """32-wide slots of a head."""
+        return self.size // 32
+
+    @staticmethod
+    def of(low: Lowering, op: Op) -> Heads:
+        """Read the operands; CompileError if a concentrated query cannot be cut at head boundaries."""
+        q, k = op.operands[0], op.operands[1]
+        v = op.operands[2] if op.name == "nn.attention" else None
+        assert q is not None and k is not None
+        found = low.at.get(q)
+        query = found if isinstance(found, ConcView) else low.view(q)
+        size = matrix_shape(q.type)[1] // op.attrs["heads"]
+        if isinstance(query, ConcView) and size % 32:
+            raise fail("lower.head", f"heads of {size} columns do not start at 32-wide slots: a concentrated query cannot "
+                       "be cut into heads", op.loc, hint="leave the query site out: concentrate{sites=...}")  # fmt: skip
+        heads, kv = op.attrs["heads"], op.attrs["kv_heads"]
+        return Heads(query, low.view(k), low.view(v) if v is not None else None, heads, kv, size, op.attrs["scale"])
+
+    def load(self, low: Lowering, head: Ix, it: Ix | int, row: Ix | int, rows: Ix | int, within: Ix | int = 0) -> Value:
+        """Query rows of one head."""
+        e = low.emit
+        if isinstance(self.q, ConcView):
+            return e.load_conc(self.q.buffer, it, within, rows, head * self.slots, self.slots, self.size)
+        return e.load(self.q.buffer, self.q.row + row, head * self.size + self.q.col, rows, self.size)
+
+    def scores(self, low: Lowering, act: Value, kv: Ix, key: Ix | int, keys: Ix | int) -> Value:
+        """scale * Q K^T for a block of keys."""
+        e = low.emit
+        panel = e.load_weight(self.k.buffer, self.k.row + key, kv * self.size + self.k.col, self.size, keys, trans=True)
+        return e.scalar("mul", e.mma(act, panel), self.scale)
+
+
+@handles("nn.attention")
+def attention(low: Lowering, op: Op) -> None:
+    """softmax(scale Q K^T + causal mask) V for each batch, head, query tile and key block."""
+    q, k = op.operands[0], op.operands[1]
+    assert q is not None and k is not None
+    assert isinstance(q.type, TensorType | ConcentratedType) and isinstance(k.type, TensorType)
+    total, length, keys = matrix_shape(q.type)[0], q.type.shape[-2], k.type.shape[-2]
+    h = Heads.of(low, op)
+    batch, shift = total // length, keys - length
+    low.kernel(op, "act", "wgt", "store")
+    sink = low.sink(op.results[0])
+    if h.size % 32 and isinstance(sink.view, ConcView):
+        raise fail("lower.head", f"heads of {h.size} columns do not start at 32-wide slots", op.loc,
+                   hint="leave the o_in site out: concentrate{sites=...}")  # fmt: skip
+    rows, block = _shape(low, op, h, length, keys, sink.view)
+    _account(low, op, h, batch, length, keys, rows, block)
+    e = low.emit
+    with e.loop(batch, 1) as b, e.loop(h.kv_heads, 1) as kv, e.loop(h.group, 1) as g:
+        head = kv.off * h.group + g.off
+        base, key_base = b.off * length, b.off * keys
+        with e.loop(rows.total, rows.step, first=rows.first) as m:
+            it, within = _position(h.q, m, rows)
+
+            def load(m: Loop = m, it: Ix = it, within: Ix | int = within) -> Value:
+                return h.load(low, head, it, base + m.off, m.len, within)
+
+            bound = m.off + m.len + shift if op.attrs["causal"] else None
+            causal = (m.off + shift) if op.attrs["causal"] else None
+            out = _softmax_v(low, h, load, kv.off, m.len, rows.most, keys, block, bound, causal, key_base)
+            low.put(sink, out, m.it, base + m.off, head * h.size, head * h.slots)
+
+
+def _position(q: View | ConcView, m: Loop, rows: Rows) -> tuple[Ix, Ix | int]:
+    """(m-tile, first row within it) of a query tile: query tiles are m-tiles, or whole pieces of the only one."""
+    if isinstance(q, ConcView) and rows.step != q.m and q.rows > rows.first and q.first >= q.rows:
+        return Ix.of(0), m.off
+    return m.it, 0
+
+
+def _shape(low: Lowering, op: Op, h: Heads, length: int, keys: int, sink: View | ConcView) -> tuple[Rows, int]:
+    """Query rows and keys of a tile: rows as SIC demands, else as many as fit with a full block of keys."""
+    obuf, n = low.tiling.obuf, low.tiling.n
+    block = min(n, -(-keys // 32) * 32)
+    if isinstance(sink, ConcView) or (isinstance(h.q, ConcView) and h.q.rows > h.q.first):
+        rows = low.rows_of(length, sink, h.q)
+        while block > 32 and 4 * rows.most * (2 * block + h.size + VECTORS) > obuf:
+            block -= 32
+    else:
+        fit = obuf // (4 * (2 * block + h.size + VECTORS))
+        rows = low.rows_of(length, most=min(fit, low.tiling.m))
+    if 4 * rows.most * (block + h.size + VECTORS) > obuf:
+        raise fail("tile.obuf", f"attention tiles of {rows.most} query rows x {block} keys and {h.size} columns need "
+                   f"{4 * rows.most * (block + h.size + VECTORS)} bytes, the output buffer has {obuf}", op.loc,
+                   hint="lower tile{m=...} and concentrate{m=...}")  # fmt: skip
+    return rows, block
+
+
+def _softmax_v(
+    low: Lowering, h: Heads, load: object, kv: Ix, length: Ix, most: int, keys: int, block: int,
+    bound: Ix | None, causal: Ix | None, key_base: Ix,
+) -> Value:  # fmt: skip
+    e = low.emit
+    assert callable(load) and h.v is not None
+
+    def values(tile: Value, c: Loop, acc: Value | None = None) -> Value:
+        v = h.v
+        assert v is not None
+        panel = e.load_weight(v.buffer, v.row + key_base + c.off, kv * h.size + v.col, c.len, h.size)
+        return e.mma(e.forward(tile), panel, acc)
+
+    def scores(c: Loop) -> Value:
+        s = h.scores(low, load(), kv, key_base + c.off, c.len)
+        return e.mask(s, causal, c.off) if causal is not None else s
+
+    if keys <= block:  # one block: plain softmax
+        whole = Loop(Ix.of(0), Ix.of(0), Ix.of(keys), [])
+        s = scores(whole)
+        p = e.binary("exps", s, e.reduce("rmax", s))
+        total = e.unary("recip", e.reduce("rsum", p))
+        return e.binary("mul", values(p, whole), total)
+    inits = [e.fill(length, 1, LOWEST), e.fill(length, 1, 0.0), e.fill(length, h.size, 0.0)]
+    with e.loop(keys, block, bound=bound, inits=inits) as c:
+        m_old, l_old, o_old = c.carried
+        s = scores(c)
+        m_new = e.reduce("rmax", s, m_old)
+        decay = e.binary("exps", m_old, m_new)
+        p = e.binary("exps", s, m_new)
+        l_new = e.reduce("rsum", p, e.binary("mul", l_old, decay))
+        o_new = values(p, c, e.binary("mul", o_old, decay))
+        c.yields += [m_new, l_new, o_new]
+    _, total, out = c.results
+    return e.binary("mul", out, e.unary("recip", total))
+
+
+def _account(low: Lowering, op: Op, h: Heads, batch: int, length: int, keys: int, rows: Rows, block: int) -> None:
+    """Dense MACs, and how many of the (query, key) pairs that the tiles compute lie under the causal mask."""
+    assert op.operands[0] is not None
+    full, decoder = low.dense_rows(op.operands[0].type.shape)
+    causal = op.attrs["causal"]
+    full_keys = keys + full - length if decoder else keys
+    if not decoder:
+        full = length
+    pairs = full * (full + 1) // 2 + full * (full_keys - full) if causal else full * full_keys
+    useful = length * (length + 1) // 2 + length * (keys - length) if causal else length * keys
+    done, off = 0, 0
+    while off < length:
+        n = min(rows.first if off == 0 else rows.step, length - off)
+        reach = min(keys, off + n + keys - length) if causal and keys > block else keys
+        done, off = done + n * reach, off + n
+    low.account(op, 2 * batch * h.heads * h.size * pairs, decoder=decoder, useful=useful, done=done)

@@ -1,0 +1,148 @@
+"""Kernels of the concentrators: importance and selection (SEC), gather and scatter where no producer took them (SIC)."""
+
+from __future__ import annotations
+
+from focusc.backends.lower.attention import Heads
+from focusc.backends.lower.context import Lowering, handles
+from focusc.backends.lower.data import move_rows
+from focusc.backends.lower.emit import Ix
+from focusc.backends.lower.views import ConcView, View, matrix_shape
+from focusc.ir import Op, TokensType, Value
+from focusc.ir.diagnostics import fail
+from focusc.ir.ops.tile_vector import LOWEST
+
+
+@handles("sec.importance")
+def importance(low: Lowering, op: Op) -> None:
+    """Largest softmaxed weight of the query rows to each visual key: one pass for the row statistics, one that folds.
+
+    The scores of the few query rows are computed twice, which costs less than keeping them.
+    """
+    if op.attrs["importance"] != "attention":
+        raise fail("lower.control", f"importance = {op.attrs['importance']} is a control of the interpreter; the machine "
+                   "ranks by attention", op.loc)  # fmt: skip
+    q, k = op.operands
+    assert q is not None and k is not None
+    total, keys = matrix_shape(q.type)[0], matrix_shape(k.type)[0]
+    query, v0, count = op.attrs["query"], op.attrs["visual_start"], op.attrs["visual_len"]
+    h = Heads.of(low, op)
+    low.kernel(op, "act", "wgt", "store")
+    e = low.emit
+    block = min(low.tiling.n, -(-keys // 32) * 32)
+    most = low.tiling.obuf // (4 * (2 * block + 6))
+    vector = e.op("tile.sec_init", count=count)
+    pieces = h.q.pieces(total - query, total) if isinstance(h.q, ConcView) else [(0, 0, total - query, query)]
+    for it, within, row, rows in pieces:
+        for at in range(0, rows, most):
+            vector = _fold(low, h, vector, (it, within + at, row + at, min(most, rows - at)), (v0, count), block)
+    low.at[op.results[0]] = View(vector, 0, 0, 1, count, count, "f32")
+
+
+def _fold(
+    low: Lowering, h: Heads, vector: Value, piece: tuple[int, int, int, int], visual: tuple[int, int], block: int
+) -> Value:
+    """Fold the weights of one run of query rows, all heads, into the importance vector."""
+    e = low.emit
+    it, within, row, rows = piece
+    v0, count = visual
+    with e.loop(h.kv_heads, 1, inits=[vector]) as kv:
+        with e.loop(h.group, 1, inits=[kv.carried[0]]) as g:
+            head = kv.off * h.group + g.off
+
+            def act(head: Ix = head) -> Value:
+                return h.load(low, head, it, row, rows, within)
+
+            with e.loop(row + rows, block, inits=[e.fill(rows, 1, LOWEST), e.fill(rows, 1, 0.0)]) as c:
+                m_old, l_old = c.carried
+                s = e.mask(h.scores(low, act(), kv.off, c.off, c.len), row, c.off)
+                m_new = e.reduce("rmax", s, m_old)
+                decay = e.binary("exps", m_old, m_new)
+                p = e.binary("exps", s, m_new)
+                c.yields += [m_new, e.reduce("rsum", p, e.binary("mul", l_old, decay))]
+            peak, total = c.results
+            scale = e.unary("recip", total)
+            with e.loop(count, block, inits=[g.carried[0]]) as c:
+                s = h.scores(low, act(), kv.off, c.off + v0, c.len)
+                p = e.binary("mul", e.binary("exps", s, peak), scale)
+                c.yields.append(e.op("tile.sec_fold", c.carried[0], p, e.ix(c.off)))
+            g.yields.append(c.results[0])
+        kv.yields.append(g.results[0])
+    return kv.results[0]
+
+
+@handles("sec.select")
+def select(low: Lowering, op: Op) -> None:
+    """Top-k of the importance vector: row list for compaction, positions for SIC."""
+    imp, old = op.operands[0], op.operands[1]
+    assert imp is not None
+    vector = low.at[imp]
+    assert isinstance(vector, View)
+    rows, kept = op.results
+    assert isinstance(rows.type, TokensType) and isinstance(kept.type, TokensType)
+    low.kernel(op)
+    row_list = low.allocate(1, rows.type.count, rows.name or "rows", "i32")
+    positions = low.allocate(1, kept.type.count, kept.name or "positions", "i32")
+    low.emit.effect(
+        "tile.sec_topk", vector.buffer, low.view(old).buffer if old is not None else None, row_list.buffer,
+        positions.buffer, **{key: op.attrs[key] for key in ("k", "visual_start", "visual_len", "rows")},
+    )  # fmt: skip
+    low.at[rows], low.at[kept] = row_list, positions
+
+
+@handles("sec.subset")
+def subset(low: Lowering, op: Op) -> None:
+    """A selection known at compile time: two constant lists."""
+    lists = op.evaluate(**op.keywords())  # type: ignore[misc]
+    for value, data in zip(op.results, lists, strict=True):
+        low.at[value] = low.bind(low.emit.b.constant(data, data.dtype, value.name))
+
+
+@handles("sec.compact")
+def compact(low: Lowering, op: Op) -> None:
+    """Keep the rows of the list."""
+    x, rows = op.operands
+    assert x is not None and rows is not None
+    if op.attrs["axis"] % x.type.rank != x.type.rank - 2 or matrix_shape(x.type)[0] != x.type.shape[-2]:
+        raise fail("lower.compact", f"compaction along axis {op.attrs['axis']} of {x.type}; expected the row axis", op.loc)
+    source, index = low.view(x), low.view(rows)
+    if (source.row, source.col, source.cols) != (0, 0, source.pitch):
+        moved = low.reshaped(source, source.rows, source.cols) if source.contiguous else None
+        if moved is None or moved.row:
+            raise fail("lower.compact", "the compacted tensor is no whole buffer", op.loc)
+        source = moved
+    low.kernel(op)
+    sink = low.sink(op.results[0])
+    move_rows(low, source, index.buffer, index.offset, index.cols, sink.view)
+
+
+@handles("sic.gather")
+def gather(low: Lowering, op: Op) -> None:
+    """SIC on a stored value, where its producer could not do it on the way out."""
+    x = op.operands[0]
+    assert x is not None
+    source = low.view(x)
+    low.kernel(op)
+    sink = low.gather_sink(op)
+    assert isinstance(sink.view, ConcView)
+    e = low.emit
+    rows = low.rows_of(source.rows, sink.view)
+    cols = low.columns(rows.most, 1, source.cols)
+    with e.loop(rows.total, rows.step, first=rows.first) as m, e.loop(source.cols, cols) as c:
+        tile = e.to_tile(e.load(source.buffer, m.off + source.row, c.off + source.col, m.len, c.len))
+        low.put(sink, tile, m.it, m.off, c.off, c.it * (cols // 32))
+
+
+@handles("sic.scatter")
+def scatter(low: Lowering, op: Op) -> None:
+    """Reconstruct the rows: each gets its group's vector."""
+    c_value = op.operands[0]
+    assert c_value is not None
+    source = low.at[c_value]
+    assert isinstance(source, ConcView)
+    low.kernel(op)
+    sink = low.sink(op.results[0])
+    e = low.emit
+    with e.loop(source.rows, source.m, first=source.first) as m, e.loop(source.slots, 1) as s:
+        width = 32 if source.cols % 32 == 0 else min(32, source.cols)
+        tile = e.to_tile(e.load_conc(source.buffer, m.it, 0, m.len, s.off, 1, width))
+        low.put(sink, tile, m.it, m.off, s.off * 32, s.it)

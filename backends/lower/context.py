@@ -1,0 +1,258 @@
+"""State of one lowering: which window holds which value, what is fused into what, and who writes where."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from focusc.backends.lower.emit import Emit, Ix
+from focusc.backends.lower.views import ConcView, View, first_rows, matrix_shape
+from focusc.backends.options import Tiling
+from focusc.ir import Block, Builder, ConcentratedType, Module, Op, TensorType, TokensType, Value
+from focusc.ir.diagnostics import fail
+
+STORAGE = {"f32": "f16", "f16": "f16", "i64": "i32", "i32": "i32"}
+"""DRAM element type of a value's type."""
+
+SIC_ATTRS = ("visual_start", "visual_len", "grid", "strides", "block", "threshold", "boundary", "chase", "layer", "site")
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A partition of `total` rows: `first`, then `step` each."""
+
+    total: int
+    first: int
+    step: int
+
+    @property
+    def most(self) -> int:
+        """Rows of the largest piece."""
+        return min(self.total, max(self.first, self.step if self.total > self.first else 0))
+
+
+@dataclass(frozen=True)
+class Sink:
+    """Where a kernel's result goes: rows of a dense window, or a concentrated buffer through SIC."""
+
+    view: View | ConcView
+    gather: Op | None = None
+    positions: View | None = None
+
+
+@dataclass
+class Node:
+    """Accounting of one source op, for sparsity and the profile."""
+
+    op: str
+    node: str
+    path: str
+    region: str
+    macs_dense: int
+    pairs_useful: int = 0
+    pairs_done: int = 0
+
+
+@dataclass
+class Lowering:
+    """Lowers one nn-level module; `run` in `focusc.backends.lower` drives it."""
+
+    module: Module
+    tiling: Tiling
+    emit: Emit = field(default_factory=lambda: Emit(Builder(Block())))
+    at: dict[Value, View | ConcView] = field(default_factory=dict[Value, View | ConcView])
+    destination: dict[Value, tuple[Value, int]] = field(default_factory=dict[Value, tuple[Value, int]])
+    absorbed: set[Op] = field(default_factory=set[Op])
+    pending: dict[Op, Callable[[], None]] = field(default_factory=dict[Op, Callable[[], None]])
+    nodes: list[Node] = field(default_factory=list[Node])
+
+    # -- values --------------------------------------------------------------------------------------------------
+    def view(self, value: Value) -> View:
+        """The dense window of a value that is already lowered; constants are bound on first use."""
+        found = self.at.get(value)
+        if found is None and value.op is not None and value.op.name == "tensor.constant":
+            found = self.bind_constant(value)
+        if isinstance(found, ConcView):
+            raise fail("lower.layout", f"%{value.name} is concentrated, a dense value is needed here", self.loc_of(value))
+        if found is None:
+            raise fail("lower.order", f"%{value.name or '?'} is not lowered yet", self.loc_of(value))
+        return found
+
+    @staticmethod
+    def loc_of(value: Value) -> Any:
+        """Location of the defining op."""
+        from focusc.ir import Loc
+
+        return value.op.loc if value.op is not None else Loc()
+
+    def bind_constant(self, value: Value) -> View:
+        """A window of a constant buffer, defined in the module's body whatever loop is open."""
+        assert value.op is not None
+        with self.emit.outside():
+            copy = self.emit.b.create("tensor.constant", value=value.op.attrs["value"], loc=value.op.loc).result
+            copy.name = value.name
+            view = self.bind(copy)
+        self.at[value] = view
+        return view
+
+    def bind(self, tensor: Value) -> View:
+        """A tensor (argument or constant) as a window."""
+        assert isinstance(tensor.type, TensorType)
+        rows, cols = matrix_shape(tensor.type)
+        dtype = STORAGE.get(tensor.type.dtype)
+        if dtype is None:
+            raise fail("lower.dtype", f"%{tensor.name} has element type {tensor.type.dtype}; the machine stores f16 and i32")
+        buffer = self.emit.op("tile.bind", tensor, shape=(rows, cols), dtype=dtype)
+        buffer.name = tensor.name
+        return View(buffer, 0, 0, rows, cols, cols, dtype)
+
+    def allocate(self, rows: int, cols: int, label: str, dtype: str = "f16") -> View:
+        """A fresh row-major buffer."""
+        buffer = self.emit.op("tile.buffer", shape=(rows, cols), dtype=dtype, label=label)
+        return View(buffer, 0, 0, rows, cols, cols, dtype)
+
+    def reshaped(self, view: View, rows: int, cols: int) -> View | None:
+        """The same elements as another matrix, or None if that needs a copy."""
+        if (view.rows, view.cols) == (rows, cols):
+            return view
+        if not view.contiguous:
+            return None
+        if view.row == 0 and view.col == 0 and cols == view.pitch:
+            return View(view.buffer, 0, 0, rows, cols, cols, view.dtype)
+        alias = self.emit.op("tile.view", view.buffer, shape=(rows, cols), offset=view.offset)
+        return View(alias, 0, 0, rows, cols, cols, view.dtype)
+
+    # -- sinks ---------------------------------------------------------------------------------------------------
+    def single_user(self, value: Value) -> Op | None:
+        """The only reader of a value, if it reads it once and the value is no output."""
+        return value.users[0] if value.use_count == 1 and value.users[0].name != "return" else None
+
+    def sink(self, value: Value) -> Sink:
+        """Decide where `value` is written: through SIC if only its gather reads it, into the buffer of a row-wise
+        concatenation, or into a buffer of its own."""
+        user = self.single_user(value)
+        rows, cols = matrix_shape(value.type)
+        if user is not None and user.name == "sic.gather" and user.operands[0] is value and cols % 32 == 0:
+            self.absorbed.add(user)
+            return self.gather_sink(user)
+        placed = self.destination.get(value)
+        if placed is not None:
+            home, offset = placed
+            view = self.home(home).rows_from(offset, rows)
+        else:
+            view = self.allocate(rows, cols, value.name)
+        self.at[value] = view
+        return Sink(view)
+
+    def home(self, concat: Value) -> View:
+        """The buffer of a concatenation, made when its first part is written."""
+        found = self.at.get(concat)
+        if not isinstance(found, View):
+            found = self.allocate(*matrix_shape(concat.type), concat.name)
+            self.at[concat] = found
+        return found
+
+    def gather_sink(self, gather: Op) -> Sink:
+        """The concentrated buffer of a `sic.gather`."""
+        type_ = gather.result.type
+        assert isinstance(type_, ConcentratedType)
+        a = gather.attrs
+        if a["m"] > self.tiling.m:
+            raise fail("tile.m", f"SIC tiles of m = {a['m']} rows do not fit GEMM m-tiles of {self.tiling.m}", gather.loc,
+                       hint="concentrate{m=...} and tile{m=...} must agree")  # fmt: skip
+        if a.get("links", "cosine") != "cosine":
+            raise fail("lower.control", f"links = {a['links']} is a control of the interpreter; the machine links by cosine",
+                       gather.loc)  # fmt: skip
+        rows, cols = matrix_shape(type_)
+        first = first_rows(rows, a["m"], (a["visual_start"], a["visual_len"]))
+        buffer = self.emit.op(
+            "tile.buffer", shape=(rows, cols), dtype="f16", layout="conc", first=first, m=a["m"], label=gather.result.name
+        )
+        view = ConcView(buffer, rows, cols, first, a["m"])
+        self.at[gather.result] = view
+        positions = gather.operands[1] if len(gather.operands) > 1 else None
+        return Sink(view, gather, self.view(positions) if positions is not None else None)
+
+    def put(self, sink: Sink, tile: Value, it: Ix, row: Ix, col: Ix | int, slot: Ix | int) -> None:
+        """Write one tile: rows from `row` (m-tile `it`), columns from `col` (slot `slot`)."""
+        if isinstance(sink.view, View):
+            self.emit.store(tile, sink.view.buffer, row + sink.view.row, Ix.of(col) + sink.view.col)
+            return
+        assert sink.gather is not None
+        e = self.emit
+        e.effect(
+            "tile.sic", tile, sink.view.buffer, e.ix(it), e.ix(slot), e.ix(row),
+            sink.positions.buffer if sink.positions is not None else None,
+            loc=sink.gather.loc, **{key: sink.gather.attrs[key] for key in SIC_ATTRS},
+        )  # fmt: skip
+
+    def deferred(self, op: Op, emit: Callable[[], None]) -> None:
+        """Write the kernel where `op`, the last op fused into it, stands: all its operands are there by then."""
+        self.pending[op] = emit
+
+    # -- partitions ----------------------------------------------------------------------------------------------
+    def rows_of(self, total: int, *views: View | ConcView, most: int | None = None) -> Rows:
+        """How to cut `total` rows: as the concentrated operand or result demands, else evenly into pieces of at most
+        `most` (default m) rows."""
+        for view in views:
+            if isinstance(view, ConcView):
+                return Rows(total, view.first, view.m)
+        limit = max(1, min(self.tiling.m if most is None else most, total))
+        step = -(-total // -(-total // limit))
+        return Rows(total, step, step)
+
+    def columns(self, rows: int, live: int, total: int, multiple: int = 32, fixed: int = 0) -> int:
+        """Columns of a GEMM tile: the most (a multiple of `multiple`, at most n) of which `live` tiles of `rows` rows
+        fit twice in the output buffer, or once if twice never fits; 0 if not even one does."""
+        for copies in (2, 1):
+            fit = (self.tiling.obuf - fixed) // (4 * rows * live * copies)
+            best = min(fit, self.tiling.n) // multiple * multiple
+            if best:
+                return min(best, -(-total // multiple) * multiple)
+        return 0
+
+    # -- bookkeeping ---------------------------------------------------------------------------------------------
+    def kernel(self, op: Op, *channels: str) -> None:
+        """Start the kernel of `op`: later loads and stores wait for what earlier kernels wrote and read."""
+        self.emit.at(op.loc)
+        self.emit.effect("tile.fence", channels=channels or ("act", "store"))
+
+    def account(self, op: Op, macs: int, *, decoder: bool, useful: int = 0, done: int = 0) -> None:
+        """Record the dense MACs of an op, and the share of useful (query, key) pairs if it is a causal attention."""
+        region = "decoder" if decoder else "other"
+        self.nodes.append(Node(op.name, op.loc.node, op.loc.module_path, region, macs, useful, done))
+
+    @property
+    def lengths(self) -> dict[int, int]:
+        """Sequence lengths that occur in the decoder -> the unpruned length."""
+        layout = self.module.attrs.get("layout")
+        if not layout:
+            return {}
+        full = layout["visual"][0] + layout["visual"][1] + layout["query"]
+        pruned = [op.results[0].type for op in self.module.walk() if op.name == "sec.select"]
+        return {full: full} | {t.count: full for t in pruned if isinstance(t, TokensType)}
+
+    def dense_rows(self, shape: tuple[int, ...]) -> tuple[int, bool]:
+        """(rows the op would have unpruned, whether it works on the decoder's sequence) for an activation shape."""
+        rows = 1
+        for extent in shape[:-1]:
+            rows *= extent
+        full = self.lengths.get(rows)
+        return (full, True) if full is not None and len(shape) >= 2 and shape[-2] == rows else (rows, False)
+
+
+Handler = Callable[[Lowering, Op], None]
+HANDLERS: dict[str, Handler] = {}
+"""Lowering of each nn-level op by name."""
+
+
+def handles(*names: str) -> Callable[[Handler], Handler]:
+    """Register the lowering of these ops."""
+
+    def register(fn: Handler) -> Handler:
+        for name in names:
+            HANDLERS[name] = fn
+        return fn
+
+    return register

@@ -1,0 +1,212 @@
+"""A small writer of tile-level IR: one method per tile op, index arithmetic folded as it is written.
+
+Extents and coordinates are `Ix` values: a constant plus a sum of coefficient * index value. They become a
+`tile.affine` op only where one is needed, so that lowering code can write `off * 2 + 1` and dumps stay short.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from focusc.ir import Block, Builder, IndexType, Loc, Value
+
+
+@dataclass(frozen=True)
+class Ix:
+    """An affine index: `const + sum(coef * value)`; `most` is a static upper bound of it."""
+
+    const: int = 0
+    terms: tuple[tuple[Value, int], ...] = ()
+    most: int = 0
+
+    @staticmethod
+    def of(value: Ix | int) -> Ix:
+        """`value` itself, or the constant."""
+        return value if isinstance(value, Ix) else Ix(value, (), value)
+
+    def __add__(self, other: Ix | int) -> Ix:
+        rhs = Ix.of(other)
+        coefs: dict[int, tuple[Value, int]] = {id(v): (v, c) for v, c in self.terms}
+        for v, c in rhs.terms:
+            coefs[id(v)] = (v, c + coefs.get(id(v), (v, 0))[1])
+        terms = tuple((v, c) for v, c in coefs.values() if c)
+        return Ix(self.const + rhs.const, terms, self.most + rhs.most)
+
+    __radd__ = __add__
+
+    def __mul__(self, factor: int) -> Ix:
+        return Ix(self.const * factor, tuple((v, c * factor) for v, c in self.terms), self.most * factor)
+
+    __rmul__ = __mul__
+
+    @property
+    def is_const(self) -> bool:
+        """Whether the value is known now."""
+        return not self.terms
+
+
+@dataclass
+class Loop:
+    """An open loop: iteration number, offset and length of the current piece, and the loop-carried tiles."""
+
+    it: Ix
+    off: Ix
+    len: Ix
+    carried: list[Value]
+    yields: list[Value] = field(default_factory=list)
+    results: list[Value] = field(default_factory=list)
+
+
+class Emit:
+    """Writes tile ops at the end of the current block."""
+
+    def __init__(self, builder: Builder) -> None:
+        self.b = builder
+        self.top = builder.block
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Write into the module's body, before the loops that are open."""
+        inner, self.b.block = self.b.block, self.top
+        try:
+            yield
+        finally:
+            self.b.block = inner
+
+    def op(self, name: str, *operands: Value | None, **attrs: object) -> Value:
+        """Append one op with a single result."""
+        return self.b.emit(name, *operands, **attrs)
+
+    def effect(self, name: str, *operands: Value | None, **attrs: object) -> None:
+        """Append one op without results."""
+        self.b.create(name, *operands, **attrs)
+
+    def at(self, loc: Loc) -> None:
+        """Later ops carry this location."""
+        self.b.loc = loc
+
+    def ix(self, value: Ix | int) -> Value:
+        """Materialise an index as an SSA value."""
+        index = Ix.of(value)
+        if index.const == 0 and len(index.terms) == 1 and index.terms[0][1] == 1:
+            return index.terms[0][0]
+        return self.op(
+            "tile.affine", *[v for v, _ in index.terms], coef=[c for _, c in index.terms], const=index.const
+        )
+
+    @contextmanager
+    def loop(
+        self, total: int, step: int, *, first: int | None = None, bound: Ix | None = None, inits: Sequence[Value] = ()
+    ) -> Iterator[Loop]:
+        """Cut [0, total) into pieces of `step` (the first may be shorter) and write the body once.
+
+        `bound`, if given, ends the loop early at run time. The body must append to `loop.yields` one value per init.
+        """
+        first = min(step, total) if first is None else first
+        bound_value = None if bound is None or bound.is_const else self.ix(bound)
+        if bound is not None and bound.is_const:
+            total = bound.const
+        first = min(first, total)
+        block = Block([IndexType()] * 3 + [v.type for v in inits], ["it", "off", "len"])
+        it, off, length, *carried = block.args
+        count = 1 + -(-(total - first) // step)
+        if count == 1 and bound_value is None:
+            loop = Loop(Ix.of(0), Ix.of(0), Ix.of(total), carried)
+        else:
+            even = bound_value is None and first == step and total % step == 0
+            piece = Ix.of(step) if even else Ix(0, ((length, 1),), min(step, total))
+            loop = Loop(Ix(0, ((it, 1),), count - 1), Ix(0, ((off, 1),), total - 1), piece, carried)
+        outer, self.b.block = self.b.block, block
+        try:
+            yield loop
+            self.effect("yield", *loop.yields)
+        finally:
+            self.b.block = outer
+        attrs = {"total": total, "step": step, "first": first}
+        loop.results = self.b.create("tile.for", bound_value, *inits, regions=[block], **attrs).results
+
+    # -- streams -------------------------------------------------------------------------------------------------
+    def load(self, buf: Value, row: Ix | int, col: Ix | int, rows: Ix | int, cols: Ix | int) -> Value:
+        """Dense rows x cols at (row, col) of a row-major buffer."""
+        r, c = Ix.of(rows), Ix.of(cols)
+        return self.op(
+            "tile.load", buf, self.ix(row), self.ix(col), self.ix(r), self.ix(c), max_rows=r.most, max_cols=c.most
+        )
+
+    def load_conc(
+        self, buf: Value, tile: Ix | int, row: Ix | int, rows: Ix | int, slot: Ix | int, slots: int, cols: int
+    ) -> Value:
+        """Rows [row, row + rows) of concentrated m-tile `tile`, slots [slot, slot + slots), `cols` columns."""
+        r = Ix.of(rows)
+        return self.op(
+            "tile.load_conc", buf, self.ix(tile), self.ix(row), self.ix(r), self.ix(slot),
+            slots=slots, cols=cols, max_rows=r.most,
+        )  # fmt: skip
+
+    def load_index(self, buf: Value, index: Value, start: Ix | int, rows: Ix | int) -> Value:
+        """Rows of `buf` named by index[start : start + rows]."""
+        r = Ix.of(rows)
+        return self.op("tile.load_index", buf, index, self.ix(start), self.ix(r), max_rows=r.most)
+
+    def load_patch(self, buf: Value, row: Ix | int, rows: Ix | int, **window: object) -> Value:
+        """im2col rows [row, row + rows) by address generation."""
+        r = Ix.of(rows)
+        return self.op("tile.load_patch", buf, self.ix(row), self.ix(r), max_rows=r.most, **window)
+
+    def load_weight(
+        self, buf: Value, row: Ix | int, col: Ix | int, k: Ix | int, n: Ix | int, *, trans: bool = False
+    ) -> Value:
+        """Weight panel [k x n] at (row, col); with `trans` the buffer holds it as [n x k]."""
+        kk, nn = Ix.of(k), Ix.of(n)
+        return self.op(
+            "tile.load_weight", buf, self.ix(row), self.ix(col), self.ix(kk), self.ix(nn),
+            trans=trans, max_k=kk.most, max_n=nn.most,
+        )  # fmt: skip
+
+    # -- tiles ---------------------------------------------------------------------------------------------------
+    def mma(self, act: Value, weight: Value, acc: Value | None = None) -> Value:
+        """act @ weight (+ acc)."""
+        return self.op("tile.mma", act, weight, acc)
+
+    def to_tile(self, stream: Value) -> Value:
+        """The stream's rows in an accumulator tile."""
+        return self.op("tile.from_stream", stream)
+
+    def forward(self, tile: Value) -> Value:
+        """The tile, rounded to f16, as an activation stream."""
+        return self.op("tile.forward", tile)
+
+    def fill(self, rows: Ix | int, cols: int, value: float) -> Value:
+        """A tile of one value."""
+        r = Ix.of(rows)
+        return self.op("tile.fill", self.ix(r), cols=cols, value=float(value), max_rows=r.most)
+
+    def unary(self, fn: str, a: Value) -> Value:
+        """fn(a), element-wise."""
+        return self.op("tile.unary", a, fn=fn)
+
+    def binary(self, fn: str, a: Value, b: Value) -> Value:
+        """fn(a, b); b broadcasts as the vector unit does."""
+        return self.op("tile.binary", a, b, fn=fn)
+
+    def scalar(self, fn: str, a: Value, value: float) -> Value:
+        """fn(a, constant)."""
+        return self.op("tile.scalar", a, fn=fn, value=float(value))
+
+    def reduce(self, fn: str, a: Value, acc: Value | None = None) -> Value:
+        """Row reduction, optionally folded into `acc`."""
+        return self.op("tile.reduce", a, acc, fn=fn)
+
+    def mask(self, a: Value, row: Ix | int, col: Ix | int) -> Value:
+        """Causal mask: entries with col + j > row + i become the most negative f32."""
+        return self.op("tile.mask", a, self.ix(row), self.ix(col))
+
+    def rotate(self, a: Value, width: int, interleaved: bool = False) -> Value:
+        """Rotate pairs within each group of `width` columns (RoPE)."""
+        return self.op("tile.rotate", a, width=width, interleaved=interleaved)
+
+    def store(self, tile: Value, buf: Value, row: Ix | int, col: Ix | int) -> None:
+        """Write the tile at (row, col)."""
+        self.effect("tile.store", tile, buf, self.ix(row), self.ix(col))

@@ -1,0 +1,194 @@
+"""Tile level, vector unit: element-wise work and row reductions on accumulator tiles, in f32.
+
+A second operand broadcasts as the unit does: its rows are 1 or equal, its columns divide the first one's (periodic), so
+one column is a scalar per row and a [rows x head size] operand repeats over the heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from focusc.ir.core import Op
+from focusc.ir.declare import attr, defop, operand
+from focusc.ir.diagnostics import fail
+from focusc.ir.ops.activations import gelu, sigmoid
+from focusc.ir.ops.tile import need
+from focusc.ir.tiles import Array
+from focusc.ir.types import IndexType, StreamType, TileType, Type
+
+LOWEST = float(np.finfo(np.float32).min)
+"""What a masked score becomes: finite, so that it is no fault, and exp(LOWEST - x) is 0."""
+
+
+UNARY: dict[str, Callable[[Array], Array]] = {
+    "exp": np.exp,
+    "recip": lambda x: np.float32(1) / x,
+    "rsqrt": lambda x: np.float32(1) / np.sqrt(x),
+    "silu": lambda x: x * sigmoid(x),
+    "gelu": lambda x: gelu(x, "tanh"),
+    "gelue": lambda x: gelu(x, "none"),
+    "gelu_quick": lambda x: gelu(x, "quick"),
+    "tanh": np.tanh,
+    "sigmoid": sigmoid,
+    "neg": np.negative,
+    "copy": np.copy,
+}
+BINARY: dict[str, Callable[[Array, Array], Array]] = {
+    "add": np.add,
+    "sub": np.subtract,
+    "mul": np.multiply,
+    "max": np.maximum,
+    "exps": lambda a, b: np.exp(a - b),
+}
+SCALAR = ("add", "mul", "max")
+REDUCE: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], Array]]] = {
+    "rsum": (lambda x: x.sum(1, keepdims=True), np.add),
+    "rmax": (lambda x: x.max(1, keepdims=True), np.maximum),
+    "rsumsq": (lambda x: (x * x).sum(1, keepdims=True), np.add),
+}
+
+
+@defop("tile.unary")
+class Unary(Op):
+    """fn(a), element-wise."""
+
+    a = operand()
+    fn = attr(str, one_of=tuple(UNARY))
+
+    @staticmethod
+    def infer(a: Type, *, fn: str) -> Type:
+        need(TileType, a)
+        return a
+
+    @staticmethod
+    def evaluate(a: Array, *, fn: str) -> Array:
+        return UNARY[fn](a)
+
+
+@defop("tile.binary")
+class Binary(Op):
+    """fn(a, b); b is a tile or the head of a stream and broadcasts."""
+
+    a = operand()
+    b = operand()
+    fn = attr(str, one_of=tuple(BINARY))
+
+    @staticmethod
+    def infer(a: TileType, b: TileType | StreamType, *, fn: str) -> Type:
+        need(TileType, a)
+        if b.rows not in (1, a.rows) or a.cols % b.cols:
+            raise fail("tile.broadcast", f"{b} does not broadcast to {a}: rows are 1 or equal, columns divide")
+        return a
+
+    @staticmethod
+    def evaluate(a: Array, b: Array, *, fn: str) -> Array:
+        if b.shape[1] not in (1, a.shape[1]):
+            b = np.tile(b, (1, a.shape[1] // b.shape[1]))
+        return BINARY[fn](a, b)
+
+
+@defop("tile.scalar")
+class Scalar(Op):
+    """fn(a, value) with a constant."""
+
+    a = operand()
+    fn = attr(str, one_of=SCALAR)
+    value = attr(float)
+
+    @staticmethod
+    def infer(a: Type, *, fn: str, value: float) -> Type:
+        need(TileType, a)
+        return a
+
+    @staticmethod
+    def evaluate(a: Array, *, fn: str, value: float) -> Array:
+        return BINARY[fn](a, np.float32(value))
+
+
+@defop("tile.fill")
+class Fill(Op):
+    """A tile rows x cols of one value."""
+
+    rows = operand()
+    cols = attr(int, minimum=1)
+    value = attr(float)
+    max_rows = attr(int, minimum=1)
+
+    @staticmethod
+    def infer(rows: Type, *, cols: int, value: float, max_rows: int) -> Type:
+        need(IndexType, rows)
+        return TileType(max_rows, cols)
+
+    @staticmethod
+    def evaluate(rows: int, *, cols: int, value: float, max_rows: int) -> Array:
+        return np.full((rows, cols), value, np.float32)
+
+
+@defop("tile.reduce")
+class Reduce(Op):
+    """Row reduction to one column, folded into `acc` if present."""
+
+    a = operand()
+    acc = operand(optional=True)
+    fn = attr(str, one_of=tuple(REDUCE))
+
+    @staticmethod
+    def infer(a: TileType, acc: TileType | None, *, fn: str) -> Type:
+        need(TileType, a, acc)
+        return TileType(a.rows, 1)
+
+    @staticmethod
+    def evaluate(a: Array, acc: Array | None, *, fn: str) -> Array:
+        reduce, fold = REDUCE[fn]
+        value = reduce(a)
+        return value if acc is None else fold(acc, value)
+
+
+@defop("tile.mask")
+class Mask(Op):
+    """Causal mask: entries with col + j > row + i become the most negative f32."""
+
+    a = operand()
+    row = operand()
+    col = operand()
+
+    @staticmethod
+    def infer(a: Type, row: Type, col: Type) -> Type:
+        need(TileType, a)
+        need(IndexType, row, col)
+        return a
+
+    @staticmethod
+    def evaluate(a: Array, row: int, col: int) -> Array:
+        i, j = np.ogrid[: a.shape[0], : a.shape[1]]
+        return np.where(col + j > row + i, np.float32(LOWEST), a)
+
+
+@defop("tile.rotate")
+class Rotate(Op):
+    """Rotate pairs within each group of `width` columns: [-x2, x1] of the halves, or of neighbours if interleaved."""
+
+    a = operand()
+    width = attr(int, minimum=2)
+    interleaved = attr(bool, False)
+
+    @staticmethod
+    def infer(a: TileType, *, width: int, interleaved: bool) -> Type:
+        need(TileType, a)
+        if a.cols % width or width % 2:
+            raise fail("tile.rotate", f"{a.cols} columns are not groups of {width} (an even number)")
+        return a
+
+    @staticmethod
+    def evaluate(a: Array, *, width: int, interleaved: bool) -> Array:
+        rows, cols = a.shape
+        out: Any = np.empty_like(a)
+        if interleaved:
+            out[:, 0::2], out[:, 1::2] = -a[:, 1::2], a[:, 0::2]
+            return out
+        x, y = a.reshape(rows, cols // width, width), out.reshape(rows, cols // width, width)
+        y[..., : width // 2], y[..., width // 2 :] = -x[..., width // 2 :], x[..., : width // 2]
+        return out

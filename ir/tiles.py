@@ -1,0 +1,79 @@
+"""Run-time values of the tile level: DRAM buffers as the interpreter holds them.
+
+Storage is rounded to the buffer's element type on every store, so that the tile level computes what the machine does.
+Concentrated buffers keep the reconstruction (each row with its group's mean): the packed form holds the same numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from focusc.ir.types import DTYPES
+
+Array = NDArray[Any]
+
+
+@dataclass(slots=True)
+class RowBuffer:
+    """Row-major storage. `data` has the storage dtype; views share it."""
+
+    data: Array  # [rows, cols]
+
+    @staticmethod
+    def empty(shape: tuple[int, ...], dtype: str) -> RowBuffer:
+        """Fresh storage, poisoned with NaN where the type has one: unwritten bytes must never matter."""
+        kind = DTYPES[dtype]
+        return RowBuffer(np.full(shape, np.nan if kind.kind == "f" else -1, kind))
+
+    @staticmethod
+    def holding(x: Array, shape: tuple[int, ...], dtype: str) -> RowBuffer:
+        """The tensor's values, converted to the storage type."""
+        return RowBuffer(np.ascontiguousarray(x).reshape(shape).astype(DTYPES[dtype]))
+
+    def view(self, offset: int, shape: tuple[int, ...]) -> RowBuffer:
+        """An alias of [offset, offset + size) elements."""
+        flat = self.data.reshape(-1)
+        return RowBuffer(flat[offset : offset + int(np.prod(shape))].reshape(shape))
+
+    def as_tensor(self, shape: tuple[int, ...], dtype: str) -> Array:
+        """The contents as a tensor."""
+        return self.data.reshape(shape).astype(DTYPES[dtype])
+
+    def read(self, row: int, col: int, rows: int, cols: int) -> Array:
+        """f32 copy of a window; leaving the buffer is an error of the lowering, so it raises."""
+        if row < 0 or col < 0 or row + rows > self.data.shape[0] or col + cols > self.data.shape[1]:
+            raise IndexError(f"window {rows}x{cols} at ({row}, {col}) leaves a buffer of {self.data.shape}")
+        return self.data[row : row + rows, col : col + cols].astype(np.float32)
+
+    def write(self, row: int, col: int, values: Array) -> None:
+        """Store a window, rounding to the storage type."""
+        rows, cols = values.shape
+        if row < 0 or col < 0 or row + rows > self.data.shape[0] or col + cols > self.data.shape[1]:
+            raise IndexError(f"window {rows}x{cols} at ({row}, {col}) leaves a buffer of {self.data.shape}")
+        self.data[row : row + rows, col : col + cols] = values.astype(self.data.dtype)
+
+
+class ConcentratedBuffer:
+    """Concentrated m-tiles: the first has `first` rows, the others `m`."""
+
+    def __init__(self, shape: tuple[int, ...], first: int, m: int) -> None:
+        self.first, self.m = first, m
+        self.data = np.full(shape, np.nan, np.float16)
+
+    def start(self, tile: int) -> int:
+        """Sequence row of the tile's first row."""
+        return 0 if tile == 0 else self.first + (tile - 1) * self.m
+
+    def read(self, tile: int, row: int, rows: int, slot: int, cols: int) -> Array:
+        """Reconstructed rows [row, row + rows) of a tile, `cols` columns from slot `slot` on, as f32."""
+        at = self.start(tile) + row
+        return self.data[at : at + rows, slot * 32 : slot * 32 + cols].astype(np.float32)
+
+    def write(self, tile: int, slot: int, values: Array) -> None:
+        """Store a whole tile's rows for the slots that `values` covers."""
+        at = self.start(tile)
+        self.data[at : at + values.shape[0], slot * 32 : slot * 32 + values.shape[1]] = values.astype(np.float16)
