@@ -1,0 +1,238 @@
+"""ONNX graph to IR: binds inputs and weights, applies the import rule of each node, and collects every refusal."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import onnx
+
+from focusc.frontend import rules  # noqa: F401  (registers the rules)
+from focusc.frontend.errors import Unsupported
+from focusc.frontend.layout import TokenLayout, as_attribute, check_against_sequences, check_layout, parse_layout
+from focusc.frontend.model_file import DEFAULT_DOMAINS, ModelFile, location, open_model
+from focusc.frontend.node import Node, shape
+from focusc.frontend.registry import RULES, Produced
+from focusc.frontend.weights import IMPORTED, WIDENED, resource, type_name
+from focusc.ir import Builder, Loc, Module, TensorType, Value
+from focusc.ir.diagnostics import CompileError, Diagnostic
+
+STATIC_HINT = "export with static shapes, or fix the dimension with onnxruntime.tools.make_dynamic_shape_fixed"
+CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
+
+
+def import_onnx(path: str | Path, layout: TokenLayout | Mapping[str, Any] | None = None) -> Module:
+    """Read an ONNX file into a module of the tensor dialect (and of the nn dialect where a node says it already).
+
+    `layout` (a TokenLayout, or a mapping with visual, grid, strides, query) takes precedence over the file's metadata.
+    Module attributes: `layout` if known, `notes` (conversions and dropped inputs). Raises CompileError with every
+    problem found, up to its limit: `onnx.*`, `layout.*`.
+    """
+    model = open_model(path)
+    importer = Importer(model)
+    importer.run()
+    if importer.problems:
+        raise CompileError(importer.problems)
+    found = parse_layout(model.metadata, model.name) if layout is None else check_layout(layout, model.name)
+    module = importer.module()
+    if found is not None:
+        check_against_sequences(found, sequence_lengths(module), model.name)
+        module.attrs["layout"] = as_attribute(found)
+    return module
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one node: `problem` is None if it was imported; `checked` is False if its inputs are unknown."""
+
+    node: onnx.NodeProto
+    loc: Loc
+    problem: Diagnostic | None = None
+    checked: bool = True
+
+
+@dataclass(slots=True)
+class Importer:
+    """One import. After `run`, `outcomes` has an entry per node and `problems` everything that forbids a module."""
+
+    model: ModelFile
+    builder: Builder = field(default_factory=Builder)
+    values: dict[str, Value] = field(default_factory=dict)
+    outcomes: list[Outcome] = field(default_factory=list)
+    problems: list[Diagnostic] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    known: dict[Value, bool] = field(default_factory=dict)
+
+    def run(self) -> None:
+        """Import everything that can be imported."""
+        graph = self.model.proto.graph
+        self._bind_weights(graph)
+        self._bind_inputs(graph)
+        inferred = {info.name: info.type for info in (*graph.value_info, *graph.output)}
+        for index, node in enumerate(graph.node):
+            self._node(node, location(node, index, self.model.name), inferred)
+
+    def module(self) -> Module:
+        """The finished module; only if there are no problems."""
+        graph = self.model.proto.graph
+        outputs = {info.name: self.values[info.name] for info in graph.output}
+        attrs: dict[str, Any] = {"notes": list(self.notes)} if self.notes else {}
+        return self.builder.module(_identifier(graph.name), outputs, attrs)
+
+    # ---- inputs and weights
+
+    def _bind_weights(self, graph: onnx.GraphProto) -> None:
+        if graph.sparse_initializer:
+            self._refuse("onnx.sparse", f"{len(graph.sparse_initializer)} initialisers are sparse; expected dense ones")
+        for tensor in graph.initializer:
+            try:
+                value = resource(tensor, self.model.files, self.notes)
+            except CompileError as error:
+                self.problems += error.diagnostics
+                continue
+            with self.builder.at(Loc(file=self.model.name, node=tensor.name)):
+                self.values[tensor.name] = self.builder.constant(value, name=_identifier(tensor.name))
+
+    def _bind_inputs(self, graph: onnx.GraphProto) -> None:
+        used = {name for node in graph.node for name in node.input} | {info.name for info in graph.output}
+        for info in graph.input:
+            if info.name in self.values:
+                continue  # an initialiser listed as input has a default value
+            if info.name not in used:
+                self.notes.append(f"input {info.name} is not used and was dropped")
+                continue
+            found = self._static_type(info)
+            if found is not None:
+                self.values[info.name] = self.builder.argument(info.name, found)
+
+    def _static_type(self, info: onnx.ValueInfoProto) -> TensorType | None:
+        """The type of a graph input, or None with a problem recorded."""
+        kind = info.type.WhichOneof("value")
+        if kind != "tensor_type":
+            self._refuse("onnx.input-kind", f"input {info.name!r} is a {(kind or 'value without type').replace('_', ' ')}"
+                         "; expected a tensor", node=info.name, hint="sequences, maps and optionals cannot be compiled")
+            return None
+        tensor = info.type.tensor_type
+        if tensor.elem_type not in IMPORTED:
+            self._refuse("onnx.dtype", f"input {info.name!r} has element type {type_name(tensor.elem_type)}; expected "
+                         f"one of {', '.join(type_name(k) for k in IMPORTED)}", node=info.name)
+            return None
+        if not tensor.HasField("shape"):
+            self._refuse("onnx.dynamic-shape", f"input {info.name!r} has no shape; expected a static one",
+                         node=info.name, hint=STATIC_HINT)
+            return None
+        for axis, dim in enumerate(tensor.shape.dim):
+            if dim.WhichOneof("value") != "dim_value" or dim.dim_value < 0:
+                label = f"symbolic, {dim.dim_param!r}" if dim.dim_param else "unknown"
+                self._refuse("onnx.dynamic-shape", f"dimension {axis} of input {info.name!r} is {label}; expected a "
+                             "number", node=info.name, hint=STATIC_HINT)
+        if any(p.loc.node == info.name for p in self.problems):
+            return None
+        if tensor.elem_type in WIDENED:
+            self.notes.append(f"input {info.name}: {type_name(tensor.elem_type).lower()} is taken as f32")
+        return TensorType(tuple(d.dim_value for d in tensor.shape.dim), IMPORTED[tensor.elem_type])
+
+    # ---- nodes
+
+    def _node(self, node: onnx.NodeProto, loc: Loc, inferred: Mapping[str, onnx.TypeProto]) -> None:
+        outcome = Outcome(node, loc)
+        self.outcomes.append(outcome)
+        try:
+            applied = _rule_of(node, self.model.opset)
+            missing = [name for name in node.input if name and name not in self.values]
+            if missing:
+                outcome.checked = False
+                return self._stand_in(node, inferred)
+            inputs = [self.values[name] if name else None for name in node.input]
+            with self.builder.at(loc):
+                view = Node(node, inputs, self.model.opset, self.builder, self.model.files, self.notes, self.known)
+                self._bind_outputs(node, applied(view))
+            self._check_types(node, inferred)
+        except Unsupported as refusal:
+            outcome.problem = refusal.diagnostic(f"{node.op_type} node", loc)
+        except CompileError as error:  # an op's own type check
+            found = error.diagnostics[0]
+            outcome.problem = Diagnostic("onnx.unsupported", f"{node.op_type} node: {found.message}", loc,
+                                         hint=found.hint)
+        if outcome.problem is not None:
+            self.problems.append(outcome.problem)
+            self._stand_in(node, inferred)
+
+    def _bind_outputs(self, node: onnx.NodeProto, produced: Produced) -> None:
+        got = (produced,) if isinstance(produced, Value) or produced is None else tuple(produced)
+        for index, name in enumerate(node.output):
+            if not name:
+                continue
+            value = got[index] if index < len(got) else None
+            if value is None:
+                raise Unsupported("only the first outputs to be used", f"a use of output {index} ({name!r})")
+            self.values[name] = value
+            if not value.name:
+                value.name = _identifier(name)
+
+    def _check_types(self, node: onnx.NodeProto, inferred: Mapping[str, onnx.TypeProto]) -> None:
+        """Refuse a node whose imported shape is not the one that onnx infers: then its rule misreads the node."""
+        for name in node.output:
+            expected = _onnx_shape(inferred.get(name))
+            if name and expected is not None and shape(self.values[name]) != expected:
+                found = list(shape(self.values[name]))
+                raise Unsupported(f"shape {list(expected)}, as onnx infers it for {name!r}", f"shape {found}",
+                                  hint="this is a fault of the import rule; please report it with the node")
+
+    def _stand_in(self, node: onnx.NodeProto, inferred: Mapping[str, onnx.TypeProto]) -> None:
+        """Give the outputs of a refused node their inferred types, so that the nodes after it can be checked."""
+        for name in node.output:
+            info = inferred.get(name)
+            dims = _onnx_shape(info)
+            if not name or name in self.values or info is None or dims is None:
+                continue
+            if info.tensor_type.elem_type in IMPORTED:
+                self.values[name] = self.builder.argument(f"unsupported.{name}",
+                                                          TensorType(dims, IMPORTED[info.tensor_type.elem_type]))
+
+    def _refuse(self, code: str, message: str, *, node: str = "", hint: str = "") -> None:
+        self.problems.append(Diagnostic(code, message, Loc(file=self.model.name, node=node), hint=hint))
+
+
+def _rule_of(node: onnx.NodeProto, opset: int) -> Any:
+    """The import rule's function, or Unsupported if there is none for this node."""
+    if node.domain not in DEFAULT_DOMAINS:
+        raise Unsupported("operators of the default ONNX domain", f"domain {node.domain!r}", code="onnx.domain",
+                          hint="export without runtime-specific fusions; standard opset 23 has Attention and "
+                          "RMSNormalization")
+    if node.op_type in CONTROL_FLOW:
+        raise Unsupported("a graph without control flow", f"{node.op_type} with a sub-graph", code="onnx.control-flow",
+                          hint="trace the model with fixed inputs, so that branches and loops are resolved")
+    found = RULES.get(node.op_type)
+    if found is None:
+        raise Unsupported("an operator with an import rule", f"operator {node.op_type}", code="onnx.operator",
+                          hint="see docs for the list of operators; a decomposition at export may avoid this one")
+    if opset < found.since:
+        raise Unsupported(f"opset {found.since} or later for {node.op_type}", f"opset {opset}")
+    return found.function
+
+
+def sequence_lengths(module: Module) -> set[int]:
+    """Row counts of all attentions in the graph: the query axis of attention ops and of softmax inputs."""
+    found: set[int] = set()
+    for op in module.walk():
+        if op.name in ("nn.attention", "tensor.softmax"):
+            dims = shape(op.operands[0])  # type: ignore[arg-type]
+            found.update(dims[-2:-1])
+    return found
+
+
+def _onnx_shape(info: onnx.TypeProto | None) -> tuple[int, ...] | None:
+    """The static shape that onnx inferred, None if it is not fully known."""
+    if info is None or not info.HasField("tensor_type") or not info.tensor_type.HasField("shape"):
+        return None
+    dims = info.tensor_type.shape.dim
+    return tuple(d.dim_value for d in dims) if all(d.WhichOneof("value") == "dim_value" for d in dims) else None
+
+
+def _identifier(name: str) -> str:
+    """An ONNX name with every character that the text format does not take replaced by `_`."""
+    clean = "".join(c if c.isascii() and (c.isalnum() or c in "_.") else "_" for c in name)
+    return clean if clean and not clean[0].isdigit() else f"v{clean}"

@@ -1,0 +1,104 @@
+"""`op_report`: what of a model can be imported, node by node, before any compile."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from focusc.frontend.importer import Importer, Outcome
+from focusc.frontend.layout import as_attribute, parse_layout
+from focusc.frontend.model_file import open_model
+from focusc.ir.diagnostics import CompileError, Diagnostic
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReport:
+    """One node. `status` is "supported", "unsupported" (see `problem`) or "unchecked": an input's type is unknown,
+    because a graph input is dynamic or a node before it is unsupported."""
+
+    index: int
+    name: str
+    op_type: str
+    domain: str
+    module_path: str
+    status: str
+    problem: Diagnostic | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        problem = _problem(self.problem) if self.problem else None
+        return {"index": self.index, "name": self.name, "op_type": self.op_type, "domain": self.domain,
+                "module_path": self.module_path, "status": self.status, "problem": problem}
+
+
+@dataclass(frozen=True, slots=True)
+class OpReport:
+    """The whole model: a report per node, problems that concern no node (inputs, layout), and notes."""
+
+    model: str
+    opset: int
+    nodes: tuple[NodeReport, ...]
+    problems: tuple[Diagnostic, ...]
+    notes: tuple[str, ...]
+    layout: dict[str, Any] | None
+
+    @property
+    def supported(self) -> bool:
+        """True if the model can be imported."""
+        return not self.problems and all(n.status == "supported" for n in self.nodes)
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """For each operator, how many nodes have each status; sorted by operator."""
+        table: dict[str, Counter[str]] = {}
+        for node in self.nodes:
+            table.setdefault(node.op_type, Counter())[node.status] += 1
+        return {op: dict(table[op]) for op in sorted(table)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for JSON."""
+        return {"model": self.model, "opset": self.opset, "supported": self.supported, "layout": self.layout,
+                "counts": self.counts(), "problems": [_problem(p) for p in self.problems],
+                "nodes": [n.to_dict() for n in self.nodes], "notes": list(self.notes)}
+
+    def text(self) -> str:
+        """A plain listing: a line per operator, then every problem in full."""
+        lines = [f"{self.model}: opset {self.opset}, {len(self.nodes)} nodes, "
+                 f"{'supported' if self.supported else 'not supported'}"]
+        for op, found in self.counts().items():
+            lines.append(f"  {op:<24}" + ", ".join(f"{count} {status}" for status, count in sorted(found.items())))
+        shown = [*self.problems, *(n.problem for n in self.nodes if n.problem)]
+        lines += [problem.render() for problem in shown]
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+
+def op_report(path: str | Path) -> OpReport:
+    """Try every node of the model. Raises CompileError only where nothing can be said about nodes at all: the file
+    cannot be read, onnx.checker refuses it, its opset or external data is out of reach."""
+    model = open_model(path)
+    importer = Importer(model)
+    importer.run()
+    of_nodes = {id(o.problem) for o in importer.outcomes}
+    problems = [p for p in importer.problems if id(p) not in of_nodes]
+    layout = None
+    try:
+        found = parse_layout(model.metadata, model.name)
+        layout = None if found is None else as_attribute(found)
+    except CompileError as error:
+        problems += error.diagnostics
+    nodes = tuple(_report(i, o) for i, o in enumerate(importer.outcomes))
+    return OpReport(model.name, model.opset, nodes, tuple(problems), tuple(importer.notes), layout)
+
+
+def _report(index: int, outcome: Outcome) -> NodeReport:
+    node = outcome.node
+    status = "unsupported" if outcome.problem else "supported" if outcome.checked else "unchecked"
+    return NodeReport(index, outcome.loc.node, node.op_type, node.domain or "ai.onnx", outcome.loc.module_path, status,
+                      outcome.problem)
+
+
+def _problem(found: Diagnostic) -> dict[str, str]:
+    return {"code": found.code, "message": found.message, "node": found.loc.node,
+            "module_path": found.loc.module_path, "hint": found.hint}
