@@ -151,8 +151,9 @@ def _tables() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
 
 _KINDS, _COUNTS, _EMIT = _tables()
 _TILE, _LOOP, _ENDL, _HALT, _TRAP_OP = (c.opcode for c in (seq.Tile, Loop, seq.Endl, Halt, seq.Trap))
-_LI, _MOV, _ADD, _ADDI, _SUB, _MUL, _MULI, _MIN, _MAX = (
-    c.opcode for c in (seq.Li, seq.Mov, seq.Add, seq.Addi, seq.Sub, seq.Mul, seq.Muli, seq.Min, seq.Max))
+_LI, _MOV, _ADD, _ADDI, _SUB, _MUL, _MULI, _MIN, _MAX, _DIVI = (
+    c.opcode for c in (seq.Li, seq.Mov, seq.Add, seq.Addi, seq.Sub, seq.Mul, seq.Muli, seq.Min, seq.Max,
+    seq.Divi))
 
 
 @nb.njit(cache=True)
@@ -251,6 +252,8 @@ def _step(op: Any, regs: Any, imms: Any, match: Any, kinds: Any, counts: Any, em
                 result = min(values[1], values[2])
             elif code == _MAX:
                 result = max(values[1], values[2])
+            elif code == _DIVI:
+                result = values[1] // values[2] if values[2] > 0 else 0
             if regs[pc, 0] > 0:
                 scalars[regs[pc, 0]] = result
         pc += 1

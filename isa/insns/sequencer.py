@@ -9,7 +9,7 @@ from __future__ import annotations
 from focusc.isa.fields import Addr, R, addr as dram, enum, ext, f32, flag, reg, sext, simm, tile, uimm
 from focusc.isa.insns.base import Insn
 
-__all__ = ["Add", "Addi", "CfgConvIn", "CfgConvWin", "CfgLayout", "CfgPos", "CfgSic", "DTYPES", "Endl", "Fence",
+__all__ = ["Add", "Addi", "CfgConvIn", "CfgConvWin", "CfgLayout", "CfgPos", "CfgSic", "DTYPES", "Divi", "Endl", "Fence",
            "Halt", "Li", "Loop", "Max", "Min", "Mov", "Mul", "Muli", "Nop", "Sub", "Tile", "Trap"]
 
 DTYPES = ("f16", "bf16", "i8", "f32")
@@ -72,6 +72,14 @@ class Muli(Insn, opcode=0x08, engine="seq", mnemonic="muli"):
     rd: int = reg("destination")
     rs: int = reg("source")
     imm: int = simm(48, "factor")
+
+
+class Divi(Insn, opcode=0x16, engine="seq", mnemonic="divi"):
+    """rd = floor(rs / imm): trip counts of loops whose extent is a register."""
+
+    rd: int = reg("destination")
+    rs: int = reg("source")
+    imm: int = uimm(24, "divisor; 0 gives 0")
 
 
 class Min(Insn, opcode=0x09, engine="seq", mnemonic="min"):

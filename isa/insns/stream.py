@@ -27,13 +27,15 @@ class LdConc(Insn, opcode=0x21, engine="lda", mnemonic="ld.conc"):
 
     Slot j is the block at addr + j * (64 + ceil64(2*cap) + 64*cap): u32 count U of unique vectors, padded to 64 bytes;
     u16 number of the unique vector of each row (cap entries), padded to 64; f16 unique vectors of 32 (cap entries).
-    Moves 4 + 2*rows + 64*U bytes per slot.
+    The rows are row0 .. row0+rows of the tile; a part of a tile streams the vectors that its rows refer to, and U counts
+    those. Moves 4 + 2*rows + 64*U bytes per slot.
     """
 
     addr: Addr = dram("first slot's block, 64-byte aligned")
     rows: int | R = ext("rows")
     slots: int | R = ext("slots of 32 columns")
     cap: int | R = ext("rows that a block has room for")
+    row0: int | R = ext("first row within the tile", default=0)
 
 
 class LdIdx(Insn, opcode=0x22, engine="lda", mnemonic="ld.idx"):
