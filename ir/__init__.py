@@ -7,6 +7,7 @@ from focusc.ir.interp import Executor, interpret
 from focusc.ir.passes.manager import PassManager, Stats, defpass, defpipeline, parse_pipeline
 from focusc.ir.resource import Resource
 from focusc.ir.rewrite import Builder, Rewriter
+from focusc.ir.text.parser import parse
 from focusc.ir.text.printer import print_module, print_op
 from focusc.ir.types import (
     DTYPES,
@@ -28,6 +29,6 @@ __all__ = [
     "DTYPES", "OPS", "UNKNOWN", "Block", "BufferType", "Builder", "CompileError", "ConcentratedType", "Diagnostic",
     "Executor", "IndexType", "InferError", "Loc", "Module", "Op", "PassManager", "Resource", "Rewriter", "Stats",
     "StreamType", "TensorType", "TileType", "TokensType", "Type", "Value", "attr", "clone_block", "clone_op", "defop",
-    "defpass", "defpipeline", "dtype_name", "fail", "interpret", "op_class", "operand", "operands", "parse_pipeline",
+    "defpass", "defpipeline", "dtype_name", "fail", "interpret", "op_class", "operand", "operands", "parse", "parse_pipeline",
     "print_module", "print_op", "region", "result", "verify",
 ]
