@@ -37,8 +37,17 @@ class Window:
 # ---------------------------------------------------------------- SEC
 
 
-def importance(q: np.ndarray, k: np.ndarray, *, heads: int, kv_heads: int, scale: float, query: int, visual_start: int,
-               visual_len: int) -> list[float]:
+def importance(
+    q: np.ndarray,
+    k: np.ndarray,
+    *,
+    heads: int,
+    kv_heads: int,
+    scale: float,
+    query: int,
+    visual_start: int,
+    visual_len: int,
+) -> list[float]:
     """Importance of each retained visual token. q [T, heads * hd], k [T, kv_heads * hd]; the last `query` rows ask.
 
     The largest softmaxed attention weight over heads and query rows; each row sees the columns up to its own.
@@ -48,10 +57,10 @@ def importance(q: np.ndarray, k: np.ndarray, *, heads: int, kv_heads: int, scale
     for head in range(heads):
         kv = head // (heads // kv_heads)
         for row in range(rows - query, rows):
-            a = [float(x) for x in q[row, head * head_size:(head + 1) * head_size]]
+            a = [float(x) for x in q[row, head * head_size : (head + 1) * head_size]]
             scores = []
             for column in range(row + 1):
-                b = k[column, kv * head_size:(kv + 1) * head_size]
+                b = k[column, kv * head_size : (kv + 1) * head_size]
                 scores.append(sum(x * float(y) for x, y in zip(a, b, strict=True)) * scale)
             top = max(scores)
             weights = [math.exp(s - top) for s in scores]
@@ -125,7 +134,7 @@ def cosine(a: Sequence[np.float32], b: Sequence[np.float32]) -> np.float32:
 
 def sub_vector(row: np.ndarray, slot: int, vector: int) -> list[np.float32]:
     """One slot of a row; the last is padded with zeros."""
-    part = [F32(x) for x in row[slot * vector:(slot + 1) * vector]]
+    part = [F32(x) for x in row[slot * vector : (slot + 1) * vector]]
     return part + [F32(0)] * (vector - len(part))
 
 
@@ -152,7 +161,7 @@ def links(x: np.ndarray, positions: Sequence[int], w: Window) -> list[list[int]]
 
 
 def labels(link: Sequence[int], w: Window) -> list[int]:
-    """Follow the links of one slot: to the root, or ("published") through at most grid[0] rounds of pointer doubling."""
+    """Follow the links of one slot: to the root, or ("published") by at most grid[0] rounds of pointer doubling."""
     link = list(link)
     if w.chase == "published":
         for _ in range(w.grid[0]):

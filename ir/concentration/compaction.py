@@ -14,12 +14,47 @@ from focusc.ir.diagnostics import CompileError, fail
 from focusc.ir.rewrite import Rewriter
 from focusc.ir.types import TensorType, TokensType
 
-ROW_WISE = frozenset({"nn.linear", "nn.layer_norm", "nn.rms_norm", "nn.gelu", "nn.silu", "nn.swiglu", "nn.attention",
-                      "sic.gather", "sic.scatter", "nn.rope"})
+ROW_WISE = frozenset(
+    {
+        "nn.linear",
+        "nn.layer_norm",
+        "nn.rms_norm",
+        "nn.gelu",
+        "nn.silu",
+        "nn.swiglu",
+        "nn.attention",
+        "sic.gather",
+        "sic.scatter",
+        "nn.rope",
+    }
+)
 """Ops whose results have the rows of their first operand, on the axis before the last."""
-ELEMENT_WISE = frozenset(f"tensor.{name}" for name in (
-    "add", "sub", "mul", "div", "pow", "neg", "sqrt", "reciprocal", "exp", "log", "sigmoid", "tanh", "erf", "cos", "sin",
-    "abs", "max", "min", "where", "cast", "gelu"))
+ELEMENT_WISE = frozenset(
+    f"tensor.{name}"
+    for name in (
+        "add",
+        "sub",
+        "mul",
+        "div",
+        "pow",
+        "neg",
+        "sqrt",
+        "reciprocal",
+        "exp",
+        "log",
+        "sigmoid",
+        "tanh",
+        "erf",
+        "cos",
+        "sin",
+        "abs",
+        "max",
+        "min",
+        "where",
+        "cast",
+        "gelu",
+    )
+)
 
 
 class Compaction:
@@ -36,7 +71,7 @@ class Compaction:
         """Compact `stream` [.., rows, D] for all its users behind the definition of `rows`, and follow the rows on."""
         select = self.rows.owner
         block = select.parent
-        behind = block.ops[block.ops.index(select) + 1:]
+        behind = block.ops[block.ops.index(select) + 1 :]
         users = [op for op in behind if op in set(stream.users)]
         if not users:
             return stream
@@ -56,10 +91,17 @@ class Compaction:
         elif op.name in ELEMENT_WISE:
             handler = self._element_wise
         else:
-            handler = {"tensor.reshape": self._reshape, "tensor.transpose": self._transpose, "tensor.slice": self._slice,
-                       "tensor.concat": self._concat, "tensor.gather": self._gather, "tensor.softmax": self._keep,
-                       "tensor.reduce_mean": self._reduce, "tensor.reduce_sum": self._reduce,
-                       "tensor.reduce_max": self._reduce}.get(op.name)
+            handler = {
+                "tensor.reshape": self._reshape,
+                "tensor.transpose": self._transpose,
+                "tensor.slice": self._slice,
+                "tensor.concat": self._concat,
+                "tensor.gather": self._gather,
+                "tensor.softmax": self._keep,
+                "tensor.reduce_mean": self._reduce,
+                "tensor.reduce_sum": self._reduce,
+                "tensor.reduce_max": self._reduce,
+            }.get(op.name)
         if handler is None:
             raise self._unsupported(op)
         first = next(v for v in op.operands if v in self.axis)
@@ -74,9 +116,13 @@ class Compaction:
                 self.axis[value] = axis
 
     def _unsupported(self, op: Op, why: str = "") -> CompileError:
-        return fail("concentrate.unsupported", f"tokens are dropped before {op.name}{why or ', which mixes or reorders rows'}; "
-                    "concentration cannot follow the rows through it", op.loc,
-                    hint="run the fusion passes first, or prune in layers behind it")
+        return fail(
+            "concentrate.unsupported",
+            f"tokens are dropped before {op.name}{why or ', which mixes or reorders rows'}; "
+            "concentration cannot follow the rows through it",
+            op.loc,
+            hint="run the fusion passes first, or prune in layers behind it",
+        )
 
     def _bring(self, op: Op, index: int, axis: int) -> None:
         """Let operand `index` of `op`, if it has the old rows on `axis`, read its compacted form."""
@@ -166,7 +212,13 @@ class Compaction:
     def _gather(self, op: Op, axis: int) -> int:
         """Row numbers known at compile time, all in the text behind the visual span, move down."""
         data, index = op.operands[0], op.operands[1]
-        if data is None or index is None or data not in self.axis or index.op is None or index.op.name != "tensor.constant":
+        if (
+            data is None
+            or index is None
+            or data not in self.axis
+            or index.op is None
+            or index.op.name != "tensor.constant"
+        ):
             raise self._unsupported(op)
         along = op.attrs.get("axis", 0) % len(shape(data))
         rank = len(shape(index))

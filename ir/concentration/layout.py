@@ -31,7 +31,9 @@ class Layout:
         """The layout in `module.attrs["layout"]`, checked by itself."""
         found = module.attrs.get("layout")
         if not isinstance(found, Mapping) or not found:
-            raise fail("layout.absent", f"module {module.name} has no token layout, which concentration needs", hint=HINT)
+            raise fail(
+                "layout.absent", f"module {module.name} has no token layout, which concentration needs", hint=HINT
+            )
         return cls.parse(found)
 
     @classmethod
@@ -45,16 +47,24 @@ class Layout:
         if not isinstance(query, int) or query < 1:
             raise fail("layout.query", f"query is {query!r}, expected a number of rows >= 1", hint=HINT)
         if length < 1 or min(*grid, *strides) < 1:
-            raise fail("layout.grid", f"visual tokens ({length}), grid {list(grid)} and strides {list(strides)} must be "
-                       "at least 1")
+            raise fail(
+                "layout.grid",
+                f"visual tokens ({length}), grid {list(grid)} and strides {list(strides)} must be at least 1",
+            )
         points = grid[0] * grid[1] * grid[2]
         if strides == dense and points != length:
-            raise fail("layout.grid", f"grid {list(grid)} has {points} tokens, but the visual span has {length}",
-                       hint="if newline or tag tokens lie between rows or frames, give the strides")
+            raise fail(
+                "layout.grid",
+                f"grid {list(grid)} has {points} tokens, but the visual span has {length}",
+                hint="if newline or tag tokens lie between rows or frames, give the strides",
+            )
         last = sum((g - 1) * s for g, s in zip(grid, strides, strict=True))
         if last >= length:
-            raise fail("layout.grid", f"grid {list(grid)} with strides {list(strides)} ends at position {last}, beyond the "
-                       f"visual span of {length} tokens")
+            raise fail(
+                "layout.grid",
+                f"grid {list(grid)} with strides {list(strides)} ends at position {last}, beyond the "
+                f"visual span of {length} tokens",
+            )
         return cls(start, length, (grid[0], grid[1], grid[2]), (strides[0], strides[1], strides[2]), query)
 
     def fit(self, rows: int) -> None:
@@ -66,10 +76,15 @@ class Layout:
         """What is wrong with this layout for a sequence of `rows`, or None."""
         end = self.start + self.length
         if end > rows:
-            return fail("layout.span", f"visual span [{self.start}, {end}) leaves the sequence of {rows} rows", hint=HINT)
+            return fail(
+                "layout.span", f"visual span [{self.start}, {end}) leaves the sequence of {rows} rows", hint=HINT
+            )
         if end + self.query > rows:
-            return fail("layout.query", f"query is {self.query} rows, but only {rows - end} of the {rows} rows follow the "
-                        "visual span", hint="the query is the text after the visual span")
+            return fail(
+                "layout.query",
+                f"query is {self.query} rows, but only {rows - end} of the {rows} rows follow the visual span",
+                hint="the query is the text after the visual span",
+            )
         return None
 
 

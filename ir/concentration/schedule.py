@@ -9,13 +9,13 @@ from focusc.ir.diagnostics import fail
 
 Schedule = tuple[tuple[int, float], ...]
 
-_ALPHAS = (.4, .3, .2, .15, .1)
+_ALPHAS = (0.4, 0.3, 0.2, 0.15, 0.1)
 PUBLISHED: dict[str, tuple[int, Schedule]] = {
     "llava-video": (28, tuple(zip((3, 6, 9, 18, 26), _ALPHAS, strict=True))),
     "llava-onevision": (28, tuple(zip((2, 5, 8, 16, 25), _ALPHAS, strict=True))),
-    "llava-onevision-mvbench": (28, tuple(zip((2, 5, 8, 16, 25), (.4, .3, .25, .15, .1), strict=True))),
+    "llava-onevision-mvbench": (28, tuple(zip((2, 5, 8, 16, 25), (0.4, 0.3, 0.25, 0.15, 0.1), strict=True))),
     "minicpm-v": (28, tuple(zip((2, 5, 8, 16, 25), _ALPHAS, strict=True))),
-    "qwen2.5-vl": (28, ((10, .3), (15, .2), (20, .1))),
+    "qwen2.5-vl": (28, ((10, 0.3), (15, 0.2), (20, 0.1))),
 }
 """Family: (decoder layers of the published 7B model, its schedule). Source: arXiv 2512.14661."""
 
@@ -45,7 +45,9 @@ def parse(text: str, depth: int) -> Schedule:
         try:
             pairs.append((int(found[1]), float(found[2])))  # type: ignore[index]
         except (TypeError, ValueError):
-            raise fail("concentrate.schedule", f"in schedule {text!r}: {item!r} is not layer:share", hint=HINT) from None
+            raise fail(
+                "concentrate.schedule", f"in schedule {text!r}: {item!r} is not layer:share", hint=HINT
+            ) from None
     return check(tuple(pairs), depth)
 
 
@@ -54,15 +56,25 @@ def check(schedule: Schedule, depth: int) -> Schedule:
     before, held = -1, 1.0
     for layer, alpha in schedule:
         if not 0 <= layer < depth:
-            raise fail("concentrate.layer", f"the schedule names layer {layer}, but the decoder has layers 0 to {depth - 1}")
+            raise fail(
+                "concentrate.layer", f"the schedule names layer {layer}, but the decoder has layers 0 to {depth - 1}"
+            )
         if layer <= before:
-            raise fail("concentrate.schedule", f"layer {layer} follows layer {before} in the schedule",
-                       hint="list each layer once, in ascending order")
+            raise fail(
+                "concentrate.schedule",
+                f"layer {layer} follows layer {before} in the schedule",
+                hint="list each layer once, in ascending order",
+            )
         if not 0 < alpha <= 1:
-            raise fail("concentrate.alpha", f"layer {layer} keeps a share of {alpha:g}, expected more than 0, at most 1")
+            raise fail(
+                "concentrate.alpha", f"layer {layer} keeps a share of {alpha:g}, expected more than 0, at most 1"
+            )
         if alpha > held:
-            raise fail("concentrate.alpha", f"layer {layer} keeps a share of {alpha:g}, more than the {held:g} before it",
-                       hint="shares are of the original tokens and cannot rise: dropped tokens do not come back")
+            raise fail(
+                "concentrate.alpha",
+                f"layer {layer} keeps a share of {alpha:g}, more than the {held:g} before it",
+                hint="shares are of the original tokens and cannot rise: dropped tokens do not come back",
+            )
         before, held = layer, alpha
     return schedule
 

@@ -38,9 +38,9 @@ class Window:
 
     @cached_property
     def offsets(self) -> tuple[tuple[Triple, int], ...]:
-        """((df, dh, dw), linear offset) of every candidate, lexicographic; a block dimension is clipped to the grid's."""
+        """((df, dh, dw), linear offset) of every candidate, lexicographic; the block is clipped to the grid."""
         block = [min(b, g) for b, g in zip(self.block, self.grid, strict=True)]
-        steps = list(product(*map(range, block)))[1:]
+        steps = list(product(range(block[0]), range(block[1]), range(block[2])))[1:]
         return tuple((step, sum(d * s for d, s in zip(step, self.strides, strict=True))) for step in steps)
 
 
@@ -96,8 +96,8 @@ def _run(rows: Array) -> slice | Array:
 def cosine_links(parts: Array, legal: list[tuple[Array, Array]], threshold: float) -> Array:
     """link i64 [n, slots]: the row that each vector links to, itself for a root. parts [n, slots, vector] float32.
 
-    The candidate of greatest cosine dot / (norm * norm) wins, ties to the earlier offset, if strictly above `threshold`;
-    the cosine is 0 if either norm is.
+    The candidate of greatest cosine dot / (norm * norm) wins, ties to the earlier offset, if strictly above
+    `threshold`; the cosine is 0 if either norm is.
     """
     n, slots, _ = parts.shape
     link = np.repeat(np.arange(n)[:, None], slots, axis=1)
@@ -160,8 +160,8 @@ def follow(link: Array, chase: str, frames: int) -> Array:
 
 
 def group_means(parts: Array, label: Array) -> Array:
-    """Every vector replaced by the mean of its group: float32 pairwise sum over the members, divided by their number."""
-    n, slots, vector = parts.shape
+    """Every vector replaced by the mean of its group: float32 pairwise sum over the members over their number."""
+    n, slots, _vector = parts.shape
     group = (label + np.arange(slots) * n).T.reshape(-1)
     size = np.bincount(group, minlength=n * slots)
     members = np.flatnonzero(size[group] > 1)
@@ -190,5 +190,5 @@ def first_members(label: Array) -> Array:
     n, slots = label.shape
     first = np.empty((n, slots), dtype=np.int64)
     rows = np.broadcast_to(np.arange(n - 1, -1, -1)[:, None], (n, slots))
-    first[label[::-1], np.arange(slots)] = rows          # the last write, of the smallest row, stays
+    first[label[::-1], np.arange(slots)] = rows  # the last write, of the smallest row, stays
     return np.take_along_axis(first, label, axis=0)

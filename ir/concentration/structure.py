@@ -49,8 +49,13 @@ class DecoderLayer:
 
     def site(self, name: str) -> tuple[Use, ...]:
         """Where the activation of a site is read."""
-        ops = {"qkv_in": self.qkv, "query": (self.attention,), "o_in": self.o_proj, "mlp_in": self.gate_up,
-               "down_in": self.down}[name]
+        ops = {
+            "qkv_in": self.qkv,
+            "query": (self.attention,),
+            "o_in": self.o_proj,
+            "mlp_in": self.gate_up,
+            "down_in": self.down,
+        }[name]
         return tuple((op, 0) for op in ops)
 
     @property
@@ -93,13 +98,19 @@ def ancestors(value: Value) -> set[Op]:
         if op.name == ADD and not any(constant(v) for v in op.operands if v is not None):
             continue
         if op.name != ATTENTION:
-            stack += [v for v in op.operands if v is not None]
+            stack += sources(op)
     return found
+
+
+def sources(op: Op) -> list[Value]:
+    """Operands that the rows of the result are made of; the token lists of sec.* and sic.* only say which rows."""
+    data = op.operands[:1] if op.name.startswith(("sec.", "sic.")) else op.operands
+    return [v for v in data if v is not None]
 
 
 def linears_behind(value: Value) -> list[Op]:
     """The nearest linears that `value` is computed from."""
-    return _nearest(value.op, lambda op: [v.op for v in op.operands if v is not None])
+    return _nearest(value.op, lambda op: [v.op for v in sources(op)])
 
 
 def linears_after(start: Iterable[Op], stop: Callable[[Op], bool]) -> list[Op]:
@@ -124,8 +135,12 @@ def _nearest(start: Op | None, follow: Callable[[Op], list[Op | None]], skip: Op
         if op.name == LINEAR and op is not skip:
             found.append(op)
         elif op.name == "tensor.matmul" and op is not skip:
-            raise fail("concentrate.structure", "a decoder layer holds a bare tensor.matmul, expected nn.linear and "
-                       "nn.attention", op.loc, hint="run the fusion passes first (fuse-nn)")
+            raise fail(
+                "concentrate.structure",
+                "a decoder layer holds a bare tensor.matmul, expected nn.linear and nn.attention",
+                op.loc,
+                hint="run the fusion passes first (fuse-nn)",
+            )
         else:
             stack += reversed(follow(op))
     return found
@@ -158,17 +173,25 @@ def find_decoder_layers(module: Module) -> list[DecoderLayer]:
     layout = Layout.of(module) if module.attrs.get("layout") else None
     found = [op for op in module.body.ops if is_decoder_attention(op, layout)]
     if not found:
-        raise fail("concentrate.structure", f"module {module.name} has no causal attention over a sequence, so there are no "
-                   "decoder layers to concentrate", hint="run the fusion passes first (fuse-nn)")
+        raise fail(
+            "concentrate.structure",
+            f"module {module.name} has no causal attention over a sequence, so there are no "
+            "decoder layers to concentrate",
+            hint="run the fusion passes first (fuse-nn)",
+        )
     return [_layer(i, op) for i, op in enumerate(found)]
 
 
 def _layer(index: int, attention: Op) -> DecoderLayer:
     def need(found: list[Op] | Op | None, what: str) -> None:
         if not found:
-            raise fail("concentrate.structure", f"decoder layer {index}: {what}", attention.loc,
-                       hint="a layer is expected to be norm, q/k/v, attention, output projection, residual add, norm, MLP, "
-                            "residual add")
+            raise fail(
+                "concentrate.structure",
+                f"decoder layer {index}: {what}",
+                attention.loc,
+                hint="a layer is expected to be norm, q/k/v, attention, output projection, residual add, norm, MLP, "
+                "residual add",
+            )
 
     qkv: list[Op] = []
     for i in range(3):

@@ -54,8 +54,9 @@ class Importance(Op):
     layer = attr(int, 0, minimum=0)
 
     @staticmethod
-    def infer(q: Type, k: Type, *, heads: int, kv_heads: int, query: int, visual_start: int, visual_len: int,
-              **_: Any) -> Type:
+    def infer(
+        q: Type, k: Type, *, heads: int, kv_heads: int, query: int, visual_start: int, visual_len: int, **_: Any
+    ) -> Type:
         for name, t, n in (("q", q, heads), ("k", k, kv_heads)):
             if not isinstance(t, (TensorType, ConcentratedType)) or len(t.shape) < 2 or np.prod(t.shape[:-2]) != 1:
                 raise InferError(f"{name} is {t}, expected [1, T, heads * head size] or without the 1")
@@ -63,16 +64,31 @@ class Importance(Op):
                 raise InferError(f"{name} is {t}: {t.shape[-1]} columns are not a multiple of {n} heads")
         assert isinstance(q, (TensorType, ConcentratedType)) and isinstance(k, (TensorType, ConcentratedType))
         if q.shape[-1] // heads != k.shape[-1] // kv_heads or heads % kv_heads or q.shape[-2] != k.shape[-2]:
-            raise InferError(f"q is {q} with {heads} heads, k is {k} with {kv_heads}: rows and head sizes must agree, and "
-                             "query heads must divide among the key heads")
+            raise InferError(
+                f"q is {q} with {heads} heads, k is {k} with {kv_heads}: rows and head sizes must agree, and "
+                "query heads must divide among the key heads"
+            )
         if query > q.shape[-2]:
             raise InferError(f"query is {query}, more than the {q.shape[-2]} rows")
         _span(visual_start, visual_len, q.shape[-2])
         return TensorType((visual_len,), "f32")
 
     @staticmethod
-    def evaluate(q: Array, k: Array, *, heads: int, kv_heads: int, scale: float, query: int, visual_start: int,
-                 visual_len: int, importance: str, keep: int, seed: int, layer: int) -> Array:
+    def evaluate(
+        q: Array,
+        k: Array,
+        *,
+        heads: int,
+        kv_heads: int,
+        scale: float,
+        query: int,
+        visual_start: int,
+        visual_len: int,
+        importance: str,
+        keep: int,
+        seed: int,
+        layer: int,
+    ) -> Array:
         if importance == "random":
             return np.random.default_rng([seed, layer]).permutation(visual_len).astype(np.float32)
         if importance == "uniform":
@@ -82,7 +98,7 @@ class Importance(Op):
             return chosen
         rows = q.shape[-2]
         size = q.shape[-1] // heads
-        asking = np.asarray(q).reshape(rows, kv_heads, heads // kv_heads, size)[rows - query:]
+        asking = np.asarray(q).reshape(rows, kv_heads, heads // kv_heads, size)[rows - query :]
         keys = np.asarray(k).reshape(rows, kv_heads, size)
         scores = asking.transpose(1, 2, 0, 3).reshape(kv_heads, -1, size) @ keys.transpose(1, 2, 0)
         scores = scores.reshape(heads, query, rows).astype(np.float32) * np.float32(scale)
@@ -90,17 +106,27 @@ class Importance(Op):
         scores -= scores.max(axis=-1, keepdims=True)
         np.exp(scores, out=scores)
         scores /= scores.sum(axis=-1, keepdims=True)
-        best = scores[:, :, visual_start:visual_start + visual_len].max(axis=(0, 1))
+        best = scores[:, :, visual_start : visual_start + visual_len].max(axis=(0, 1))
         return -best if importance == "inverse" else best
 
     @staticmethod
     def examples() -> list[tuple[list[Any], dict[str, Any]]]:
         rng = np.random.default_rng(0)
         q, k = rng.standard_normal((1, 9, 64), np.float32), rng.standard_normal((1, 9, 32), np.float32)
-        common: dict[str, Any] = {"heads": 4, "kv_heads": 2, "scale": 0.25, "query": 3, "visual_start": 1, "visual_len": 5}
-        return [([q, k], common), ([q[0], k[0]], {**common, "importance": "inverse"}),
-                ([q, k], {**common, "importance": "random", "seed": 3}),
-                ([q, k], {**common, "importance": "uniform", "keep": 2})]
+        common: dict[str, Any] = {
+            "heads": 4,
+            "kv_heads": 2,
+            "scale": 0.25,
+            "query": 3,
+            "visual_start": 1,
+            "visual_len": 5,
+        }
+        return [
+            ([q, k], common),
+            ([q[0], k[0]], {**common, "importance": "inverse"}),
+            ([q, k], {**common, "importance": "random", "seed": 3}),
+            ([q, k], {**common, "importance": "uniform", "keep": 2}),
+        ]
 
 
 @defop("sec.select")
@@ -122,8 +148,9 @@ class Select(Op):
     layer = attr(int, 0, minimum=0)
 
     @staticmethod
-    def infer(importance: Type, positions: Type | None, *, k: int, visual_start: int, visual_len: int, rows: int,
-              layer: int) -> tuple[Type, ...]:
+    def infer(
+        importance: Type, positions: Type | None, *, k: int, visual_start: int, visual_len: int, rows: int, layer: int
+    ) -> tuple[Type, ...]:
         if importance != TensorType((visual_len,), "f32"):
             raise InferError(f"importance is {importance}, expected tensor<{visual_len}xf32>: one for each visual row")
         if positions is not None and (not isinstance(positions, TokensType) or positions.count != visual_len):
@@ -135,8 +162,9 @@ class Select(Op):
         return TokensType(rows - visual_len + k, rows), TokensType(k, original)
 
     @staticmethod
-    def evaluate(importance: Array, positions: Array | None, *, k: int, visual_start: int, visual_len: int, rows: int,
-                 layer: int) -> tuple[Array, Array]:
+    def evaluate(
+        importance: Array, positions: Array | None, *, k: int, visual_start: int, visual_len: int, rows: int, layer: int
+    ) -> tuple[Array, Array]:
         chosen = largest(importance, k)
         where = np.arange(visual_len) if positions is None else positions
         text = np.arange(visual_start + visual_len, rows)
@@ -191,7 +219,12 @@ class Subset(Op):
     @staticmethod
     def infer(*, positions: tuple[int, ...], visual_start: int, visual_len: int, rows: int) -> tuple[Type, ...]:
         _span(visual_start, visual_len, rows)
-        if list(positions) != sorted(set(positions)) or not positions or positions[0] < 0 or positions[-1] >= visual_len:
+        if (
+            list(positions) != sorted(set(positions))
+            or not positions
+            or positions[0] < 0
+            or positions[-1] >= visual_len
+        ):
             raise InferError(f"positions must ascend within the {visual_len} visual tokens, and be at least one")
         return TokensType(rows - visual_len + len(positions), rows), TokensType(len(positions), visual_len)
 

@@ -67,12 +67,25 @@ class Gather(Op):
     site = attr(str, "qkv_in", one_of=SITES)
 
     @staticmethod
-    def infer(x: Type, positions: Type | None, *, visual_start: int, visual_len: int, grid: tuple[int, ...],
-              strides: tuple[int, ...], block: tuple[int, ...], vector: int, m: int, **_: Any) -> Type:
+    def infer(
+        x: Type,
+        positions: Type | None,
+        *,
+        visual_start: int,
+        visual_len: int,
+        grid: tuple[int, ...],
+        strides: tuple[int, ...],
+        block: tuple[int, ...],
+        vector: int,
+        m: int,
+        **_: Any,
+    ) -> Type:
         if not isinstance(x, TensorType) or x.rank < 2 or x.size != x.shape[-2] * x.shape[-1]:
             raise InferError(f"x is {x}, expected a tensor [1, T, D] or [T, D]")
         if visual_start + visual_len > x.shape[-2]:
-            raise InferError(f"visual rows [{visual_start}, {visual_start + visual_len}) leave the {x.shape[-2]} rows of x")
+            raise InferError(
+                f"visual rows [{visual_start}, {visual_start + visual_len}) leave the {x.shape[-2]} rows of x"
+            )
         for name, triple in (("grid", grid), ("strides", strides), ("block", block)):
             if len(triple) != 3 or min(triple) < 1:
                 raise InferError(f"{name} is {list(triple)}, expected three positive numbers for frame, row, column")
@@ -81,9 +94,25 @@ class Gather(Op):
         return ConcentratedType(x.shape, x.dtype, vector, m)
 
     @staticmethod
-    def evaluate(x: Array, positions: Array | None, *, visual_start: int, visual_len: int, grid: tuple[int, int, int],
-                 strides: tuple[int, int, int], block: tuple[int, int, int], vector: int, threshold: float, m: int,
-                 boundary: str, chase: str, links: str, seed: int, layer: int, site: str) -> Concentrated:
+    def evaluate(
+        x: Array,
+        positions: Array | None,
+        *,
+        visual_start: int,
+        visual_len: int,
+        grid: tuple[int, int, int],
+        strides: tuple[int, int, int],
+        block: tuple[int, int, int],
+        vector: int,
+        threshold: float,
+        m: int,
+        boundary: str,
+        chase: str,
+        links: str,
+        seed: int,
+        layer: int,
+        site: str,
+    ) -> Concentrated:
         window = Window(grid, strides, block, vector, threshold, boundary, chase, m)
         where = np.arange(visual_len) if positions is None else np.asarray(positions, np.int64)
         rows = np.asarray(x).reshape(-1, x.shape[-1])
@@ -109,9 +138,19 @@ class Gather(Op):
     @staticmethod
     def examples() -> list[tuple[list[Any], dict[str, Any]]]:
         x = np.random.default_rng(0).integers(-1, 2, (1, 14, 40)).astype(np.float32)
-        common: dict[str, Any] = {"visual_start": 1, "visual_len": 12, "grid": (2, 2, 3), "strides": (6, 3, 1), "threshold": 0.25}
-        return [([x, None], common), ([x, None], {**common, "m": 5, "boundary": "grid", "chase": "published"}),
-                ([x[0], None], {**common, "links": "random", "vector": 8}), ([x, None], {**common, "links": "none"})]
+        common: dict[str, Any] = {
+            "visual_start": 1,
+            "visual_len": 12,
+            "grid": (2, 2, 3),
+            "strides": (6, 3, 1),
+            "threshold": 0.25,
+        }
+        return [
+            ([x, None], common),
+            ([x, None], {**common, "m": 5, "boundary": "grid", "chase": "published"}),
+            ([x[0], None], {**common, "links": "random", "vector": 8}),
+            ([x, None], {**common, "links": "none"}),
+        ]
 
 
 @defop("sic.scatter")

@@ -20,46 +20,86 @@ from focusc.ir.passes.manager import Stats, defpass
 from focusc.ir.rewrite import Rewriter
 
 METHODS = ("none", "sec", "sic", "focus")
-CHOICES = {"method": METHODS, "boundary": ("linear", "grid"), "chase": ("root", "published"),
-           "importance": ("attention", "random", "uniform", "inverse"), "links": ("cosine", "random", "none")}
+CHOICES = {
+    "method": METHODS,
+    "boundary": ("linear", "grid"),
+    "chase": ("root", "published"),
+    "importance": ("attention", "random", "uniform", "inverse"),
+    "links": ("cosine", "random", "none"),
+}
 
 
-@defpass("concentrate", layers="decoder layers", gathers="activations concentrated (SIC)",
-         prunings="layers that drop tokens (SEC)", kept="visual tokens after the last layer",
-         dropped="visual tokens dropped in all")
-def concentrate(module: Module, stats: Stats, *, method: str = "focus", schedule: str = "published:llava-video",
-                threshold: float = 0.9, block: tuple[int, ...] = (2, 2, 2), boundary: str = "linear", chase: str = "root",
-                vector: int = 32, m: int = 1024, sites: tuple[str, ...] = SITES, importance: str = "attention",
-                links: str = "cosine", seed: int = 0, frames: int = 1, patches: int = 1) -> Module:
+@defpass(
+    "concentrate",
+    layers="decoder layers",
+    gathers="activations concentrated (SIC)",
+    prunings="layers that drop tokens (SEC)",
+    kept="visual tokens after the last layer",
+    dropped="visual tokens dropped in all",
+)
+def concentrate(
+    module: Module,
+    stats: Stats,
+    *,
+    method: str = "focus",
+    schedule: str = "published:llava-video",
+    threshold: float = 0.9,
+    block: tuple[int, ...] = (2, 2, 2),
+    boundary: str = "linear",
+    chase: str = "root",
+    vector: int = 32,
+    m: int = 1024,
+    sites: tuple[str, ...] = SITES,
+    importance: str = "attention",
+    links: str = "cosine",
+    seed: int = 0,
+    frames: int = 1,
+    patches: int = 1,
+) -> Module:
     """Prune visual tokens by importance (SEC) and merge similar 32-vectors of those that stay (SIC).
 
     `method` is none, sec, sic or focus (both). `schedule` lists layer:share pairs, `[1:0.5,3:0.2]`, or is
-    `published:FAMILY` (llava-video, llava-onevision, llava-onevision-mvbench, minicpm-v, qwen2.5-vl), whose layer i of n goes
-    to layer floor(i * depth / n) of this decoder; where several meet, the smallest share stays. A cosine above
+    `published:FAMILY` (llava-video, llava-onevision, llava-onevision-mvbench, minicpm-v, qwen2.5-vl), whose layer i of
+    n goes to layer floor(i * depth / n) of this decoder; where several meet, the smallest share stays. A cosine above
     `threshold` links two vectors; candidates come from a `block` of frames, rows, columns, within tiles of `m` tokens.
     `boundary` grid forbids candidates across the picture's edge; `chase` published cuts long chains as the published
     code does. `sites` are the activations to concentrate: qkv_in, query, o_in, mlp_in, down_in. Controls: `importance`
     random, uniform or inverse; `links` random (same number) or none; `frames`, `patches` k keep every k-th frame, every
     k-th row and column of patches, before the first layer. `seed` fixes the random ones.
     """
-    given: dict[str, Any] = {"method": method, "boundary": boundary, "chase": chase, "importance": importance,
-                             "links": links}
+    given: dict[str, Any] = {
+        "method": method,
+        "boundary": boundary,
+        "chase": chase,
+        "importance": importance,
+        "links": links,
+    }
     for name, value in given.items():
         if value not in CHOICES[name]:
             raise fail("concentrate.option", f"{name} is {value!r}, expected {', '.join(CHOICES[name])}")
+    _check_options(threshold, block, vector, m, sites, frames, patches, seed)
     if method == "none" and frames == patches == 1:
         return module
     if "concentrate" in module.attrs:
-        raise fail("concentrate.twice", f"module {module.name} is concentrated already", hint="start from the module before")
+        raise fail(
+            "concentrate.twice", f"module {module.name} is concentrated already", hint="start from the module before"
+        )
     layout = Layout.of(module)
-    _check_options(threshold, block, vector, m, sites, frames, patches, seed)
     out = module.clone()
     layers = find_decoder_layers(out)
     rows = shape(operand(layers[0].attention, 0))[-2]
     layout.fit(rows)
     pairs = schedules.parse(schedule, len(layers)) if method in ("sec", "focus") else ()
-    sic = {"threshold": threshold, "block": tuple(block), "boundary": boundary, "chase": chase, "vector": vector, "m": m,
-           "links": links, "seed": seed}
+    sic = {
+        "threshold": threshold,
+        "block": tuple(block),
+        "boundary": boundary,
+        "chase": chase,
+        "vector": vector,
+        "m": m,
+        "links": links,
+        "seed": seed,
+    }
     work = _Work(Rewriter(out), layout, rows, stats, importance, seed, sic)
     if method in ("sic", "focus"):
         work.sites = tuple(s for s in SITES if s in sites)
@@ -75,13 +115,29 @@ def concentrate(module: Module, stats: Stats, *, method: str = "focus", schedule
     stats["layers"] = len(layers)
     stats["kept"] = work.present
     stats["dropped"] = layout.length - work.present
-    out.attrs["concentrate"] = {"method": method, "schedule": pairs, "rows": rows, "sites": work.sites, "importance": importance,
-                                "frames": frames, "patches": patches, **sic}
+    out.attrs["concentrate"] = {
+        "method": method,
+        "schedule": pairs,
+        "rows": rows,
+        "sites": work.sites,
+        "importance": importance,
+        "frames": frames,
+        "patches": patches,
+        **sic,
+    }
     return out
 
 
-def _check_options(threshold: float, block: tuple[int, ...], vector: int, m: int, sites: tuple[str, ...], frames: int,
-                   patches: int, seed: int) -> None:
+def _check_options(
+    threshold: float,
+    block: tuple[int, ...],
+    vector: int,
+    m: int,
+    sites: tuple[str, ...],
+    frames: int,
+    patches: int,
+    seed: int,
+) -> None:
     for site in sites:
         if site not in SITES:
             raise fail("concentrate.site", f"site {site!r} is unknown", hint=f"sites: {', '.join(SITES)}")
@@ -91,7 +147,9 @@ def _check_options(threshold: float, block: tuple[int, ...], vector: int, m: int
     if seed < 0:
         raise fail("concentrate.option", f"seed is {seed}, expected at least 0")
     if len(block) != 3 or any(type(b) is not int or b < 1 for b in block):
-        raise fail("concentrate.option", f"block is {list(block)}, expected three whole numbers >= 1: frames, rows, columns")
+        raise fail(
+            "concentrate.option", f"block is {list(block)}, expected three whole numbers >= 1: frames, rows, columns"
+        )
     if not -1 <= threshold <= 2:
         raise fail("concentrate.option", f"threshold is {threshold:g}, expected a cosine (above 1 nothing is merged)")
 
@@ -100,9 +158,14 @@ def _check_heads(layers: list[DecoderLayer], vector: int, sites: tuple[str, ...]
     for layer in layers:
         if "query" in sites and layer.head_size % vector:
             others = ",".join(s for s in sites if s != "query")
-            raise fail("concentrate.head_size", f"decoder layer {layer.index} has heads of {layer.head_size} columns, not a "
-                       f"multiple of the {vector}-wide vectors: at site query one vector would straddle two heads, and Q*K^T "
-                       "could not skip it", layer.attention.loc, hint=f"leave the site out: sites=[{others}]")
+            raise fail(
+                "concentrate.head_size",
+                f"decoder layer {layer.index} has heads of {layer.head_size} columns, not a "
+                f"multiple of the {vector}-wide vectors: at site query one vector would straddle two heads, and Q*K^T "
+                "could not skip it",
+                layer.attention.loc,
+                hint=f"leave the site out: sites=[{others}]",
+            )
 
 
 @dataclass
@@ -136,8 +199,18 @@ class _Work:
                 assert block is not None
                 first = min((op for op, _ in uses), key=block.ops.index)
                 with_loc = self.rewriter.insert_before(
-                    first, "sic.gather", value, self.positions, visual_start=self.layout.start, visual_len=self.present,
-                    grid=self.layout.grid, strides=self.layout.strides, layer=layer.index, site=site, **self.sic)
+                    first,
+                    "sic.gather",
+                    value,
+                    self.positions,
+                    visual_start=self.layout.start,
+                    visual_len=self.present,
+                    grid=self.layout.grid,
+                    strides=self.layout.strides,
+                    layer=layer.index,
+                    site=site,
+                    **self.sic,
+                )
                 for op, index in uses:
                     self.rewriter.set_operand(op, index, with_loc.result)
                 self.stats["gathers"] += 1
@@ -155,27 +228,53 @@ class _Work:
         b = self.rewriter.builder_before(behind)
         with b.from_op(attention):
             importance = b.emit(
-                "sec.importance", q, k, heads=attention.attrs["heads"], kv_heads=attention.attrs["kv_heads"],
-                scale=attention.attrs["scale"], query=self.layout.query, visual_start=self.layout.start,
-                visual_len=self.present, importance=self.importance, seed=self.seed, layer=layer.index,
-                keep=keep if self.importance == "uniform" else 0)
-            select = b.create("sec.select", importance, self.positions, k=keep, visual_start=self.layout.start,
-                              visual_len=self.present, rows=self.rows, layer=layer.index)
+                "sec.importance",
+                q,
+                k,
+                heads=attention.attrs["heads"],
+                kv_heads=attention.attrs["kv_heads"],
+                scale=attention.attrs["scale"],
+                query=self.layout.query,
+                visual_start=self.layout.start,
+                visual_len=self.present,
+                importance=self.importance,
+                seed=self.seed,
+                layer=layer.index,
+                keep=keep if self.importance == "uniform" else 0,
+            )
+            select = b.create(
+                "sec.select",
+                importance,
+                self.positions,
+                k=keep,
+                visual_start=self.layout.start,
+                visual_len=self.present,
+                rows=self.rows,
+                layer=layer.index,
+            )
         self._drop(select, layer.attention_add.result, keep)
         self.stats["prunings"] += 1
 
     def downsample(self, layer: DecoderLayer, frames: int, patches: int) -> None:
-        """Keep the middle of every run of `frames` frames, and of `patches` rows and columns, before the first layer."""
-        kept = [range(k // 2 if k // 2 < n else 0, n, k)
-                for n, k in zip(self.layout.grid, (frames, patches, patches), strict=True)]
+        """Keep the middle of every run of `frames` frames, and `patches` rows and columns, before the first layer."""
+        kept = [
+            range(k // 2 if k // 2 < n else 0, n, k)
+            for n, k in zip(self.layout.grid, (frames, patches, patches), strict=True)
+        ]
         points = [sum(x * s for x, s in zip(point, self.layout.strides, strict=True)) for point in product(*kept)]
         hidden = layer.hidden
         first = hidden.op
         block = layer.attention.parent
         assert block is not None
         behind = block.ops[block.ops.index(first) + 1] if first is not None else block.ops[0]
-        subset = self.rewriter.insert_before(behind, "sec.subset", positions=tuple(sorted(points)),
-                                             visual_start=self.layout.start, visual_len=self.present, rows=self.rows)
+        subset = self.rewriter.insert_before(
+            behind,
+            "sec.subset",
+            positions=tuple(sorted(points)),
+            visual_start=self.layout.start,
+            visual_len=self.present,
+            rows=self.rows,
+        )
         self._drop(subset, hidden, len(points))
 
     def _drop(self, select: Op, stream: Value, keep: int) -> None:

@@ -56,26 +56,31 @@ def decoder(s: Shape = Shape(), seed: int = 0) -> Module:
         x = b.emit("nn.rms_norm", h, ones(s.width), eps=1e-6)
         if s.packed:
             qkv = b.emit("nn.linear", x, weight(s.width, q_width + 2 * kv_width))
-            q, k, v = (columns(qkv, a, e) for a, e in ((0, q_width), (q_width, q_width + kv_width),
-                                                      (q_width + kv_width, q_width + 2 * kv_width)))
+            q, k, v = (
+                columns(qkv, a, e)
+                for a, e in ((0, q_width), (q_width, q_width + kv_width), (q_width + kv_width, q_width + 2 * kv_width))
+            )
         else:
             q, k, v = (b.emit("nn.linear", x, weight(s.width, n)) for n in (q_width, kv_width, kv_width))
         q = b.emit("nn.rope", q, cos, sin, heads=s.heads)
         k = b.emit("nn.rope", k, cos, sin, heads=s.kv_heads)
-        a = b.emit("nn.attention", q, k, v, heads=s.heads, kv_heads=s.kv_heads, scale=s.head_size ** -0.5, causal=True)
+        a = b.emit("nn.attention", q, k, v, heads=s.heads, kv_heads=s.kv_heads, scale=s.head_size**-0.5, causal=True)
         h = b.emit("tensor.add", h, b.emit("nn.linear", a, weight(q_width, s.width)))
         x = b.emit("nn.rms_norm", h, ones(s.width), eps=1e-6)
         if s.packed:
             both = b.emit("nn.linear", x, weight(s.width, 2 * s.hidden))
             gate, up = columns(both, 0, s.hidden), columns(both, s.hidden, 2 * s.hidden)
         else:
-            gate, up = b.emit("nn.linear", x, weight(s.width, s.hidden)), b.emit("nn.linear", x, weight(s.width, s.hidden))
+            gate, up = (
+                b.emit("nn.linear", x, weight(s.width, s.hidden)),
+                b.emit("nn.linear", x, weight(s.width, s.hidden)),
+            )
         x = b.emit("nn.swiglu", gate, up)
         h = b.emit("tensor.add", h, b.emit("nn.linear", x, weight(s.hidden, s.width)))
     b.loc = Loc(node="head")
     last = b.emit("tensor.slice", h, starts=(s.rows - 1,), ends=(s.rows,), axes=(1,), steps=(1,))
     logits = b.emit("nn.linear", b.emit("nn.rms_norm", last, ones(s.width), eps=1e-6), weight(s.width, 10))
-    f, r, c = s.grid
+    _f, r, c = s.grid
     layout = {"visual": (s.start, s.visual), "grid": s.grid, "strides": (r * c, c, 1), "query": s.query}
     return b.module("decoder", {"logits": logits}, {"layout": layout})
 
@@ -88,5 +93,5 @@ def video_like(s: Shape, seed: int = 0, noise: float = 0.2) -> np.ndarray:
     drift = rng.standard_normal((3, s.width)) * 0.15
     points = np.stack(np.meshgrid(*map(np.arange, s.grid), indexing="ij"), -1).reshape(-1, 3)
     visual = base + points @ drift + noise * rng.standard_normal((s.visual, s.width))
-    x[0, s.start:s.start + s.visual] = visual
+    x[0, s.start : s.start + s.visual] = visual
     return x

@@ -20,21 +20,36 @@ def importance(q: np.ndarray, k: np.ndarray, **attrs: Any) -> np.ndarray:
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 3), st.integers(1, 9), st.integers(1, 4), st.sampled_from([(2, 2), (4, 2), (3, 1)]), st.integers(0, 99))
-def test_importance_is_the_largest_attention_weight(start: int, visual: int, query: int, heads: tuple[int, int],
-                                                    seed: int) -> None:
+@given(
+    st.integers(0, 3),
+    st.integers(1, 9),
+    st.integers(1, 4),
+    st.sampled_from([(2, 2), (4, 2), (3, 1)]),
+    st.integers(0, 99),
+)
+def test_importance_is_the_largest_attention_weight(
+    start: int, visual: int, query: int, heads: tuple[int, int], seed: int
+) -> None:
     rng = np.random.default_rng(seed)
-    rows, extra = start + visual + query, seed % 2       # text between the span and the asking rows is possible
+    rows, extra = start + visual + query, seed % 2  # text between the span and the asking rows is possible
     q = rng.standard_normal((rows + extra, heads[0] * 8)).astype(np.float32)
     k = rng.standard_normal((rows + extra, heads[1] * 8)).astype(np.float32)
-    attrs: dict[str, Any] = {"heads": heads[0], "kv_heads": heads[1], "scale": 0.7, "query": query, "visual_start": start,
-                             "visual_len": visual}
+    attrs: dict[str, Any] = {
+        "heads": heads[0],
+        "kv_heads": heads[1],
+        "scale": 0.7,
+        "query": query,
+        "visual_start": start,
+        "visual_len": visual,
+    }
     expected = reference.importance(q, k, **attrs)
     np.testing.assert_allclose(importance(q[None], k[None], **attrs), expected, rtol=1e-4)
 
 
 @given(st.lists(st.integers(0, 4), min_size=1, max_size=24), st.integers(1, 24), st.integers(0, 3), st.integers(0, 3))
-def test_select_keeps_the_largest_in_order_ties_to_the_lower_index(values: list[int], k: int, start: int, tail: int) -> None:
+def test_select_keeps_the_largest_in_order_ties_to_the_lower_index(
+    values: list[int], k: int, start: int, tail: int
+) -> None:
     k, n = min(k, len(values)), len(values)
     positions = np.arange(n, dtype=np.int32) * 3 + 1
     attrs = Select.complete({"k": k, "visual_start": start, "visual_len": n, "rows": start + n + tail})
@@ -83,18 +98,49 @@ def test_subset_is_fixed_at_compile_time() -> None:
     assert Subset.infer(**attrs) == (TokensType(6, 9), TokensType(2, 5))
 
 
-@pytest.mark.parametrize(("make", "message"), [
-    (lambda: Importance.infer(TensorType((1, 9, 64), "f32"), TensorType((1, 8, 32), "f32"), **Importance.complete(
-        {"heads": 4, "kv_heads": 2, "scale": 1.0, "query": 2, "visual_start": 0, "visual_len": 4})), "rows and head sizes"),
-    (lambda: Importance.infer(TensorType((1, 9, 64), "f32"), TensorType((1, 9, 32), "f32"), **Importance.complete(
-        {"heads": 4, "kv_heads": 2, "scale": 1.0, "query": 12, "visual_start": 0, "visual_len": 4})), "more than the 9 rows"),
-    (lambda: Select.infer(TensorType((6,), "f32"), None, **Select.complete(
-        {"k": 7, "visual_start": 0, "visual_len": 6, "rows": 8})), "k is 7, more than the 6"),
-    (lambda: Select.infer(TensorType((5,), "f32"), None, **Select.complete(
-        {"k": 2, "visual_start": 0, "visual_len": 6, "rows": 8})), "one for each visual row"),
-    (lambda: Compact.infer(TensorType((1, 8, 4), "f32"), TokensType(3, 9), axis=1), "tokens<... of 8>"),
-    (lambda: Subset.infer(positions=(3, 1), visual_start=0, visual_len=6, rows=8), "must ascend"),
-])
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: Importance.infer(
+                TensorType((1, 9, 64), "f32"),
+                TensorType((1, 8, 32), "f32"),
+                **Importance.complete(
+                    {"heads": 4, "kv_heads": 2, "scale": 1.0, "query": 2, "visual_start": 0, "visual_len": 4}
+                ),
+            ),
+            "rows and head sizes",
+        ),
+        (
+            lambda: Importance.infer(
+                TensorType((1, 9, 64), "f32"),
+                TensorType((1, 9, 32), "f32"),
+                **Importance.complete(
+                    {"heads": 4, "kv_heads": 2, "scale": 1.0, "query": 12, "visual_start": 0, "visual_len": 4}
+                ),
+            ),
+            "more than the 9 rows",
+        ),
+        (
+            lambda: Select.infer(
+                TensorType((6,), "f32"),
+                None,
+                **Select.complete({"k": 7, "visual_start": 0, "visual_len": 6, "rows": 8}),
+            ),
+            "k is 7, more than the 6",
+        ),
+        (
+            lambda: Select.infer(
+                TensorType((5,), "f32"),
+                None,
+                **Select.complete({"k": 2, "visual_start": 0, "visual_len": 6, "rows": 8}),
+            ),
+            "one for each visual row",
+        ),
+        (lambda: Compact.infer(TensorType((1, 8, 4), "f32"), TokensType(3, 9), axis=1), "tokens<... of 8>"),
+        (lambda: Subset.infer(positions=(3, 1), visual_start=0, visual_len=6, rows=8), "must ascend"),
+    ],
+)
 def test_operands_that_do_not_fit_are_explained(make: Any, message: str) -> None:
     with pytest.raises(CompileError, match=message):
         make()
