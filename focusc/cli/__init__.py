@@ -5,6 +5,8 @@ Nothing heavy is imported here: `focusc --help` must answer in well under 0.3 se
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from typing import Annotated
 
 import typer
@@ -54,6 +56,6 @@ app.command("compare")(compare.command)
 app.command("demo")(demo.command)
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point of the `focusc` script: run the command and turn every error into its message and exit status."""
-    guarded(app)
+    guarded(app, sys.argv[1:] if arguments is None else arguments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -35,24 +35,24 @@ LayoutFile = Annotated[
 ]
 
 
-def guarded(app: Callable[[], object]) -> None:
+def guarded(app: Callable[..., object], arguments: Sequence[str]) -> None:
     """Run `app`; bad input becomes a message and status 1, a bug of ours says so and leaves its traceback in a file."""
     try:
-        app()
+        app(args=list(arguments), prog_name="focusc")
     except BrokenPipeError:  # the reader of our output (head, less) has gone: nothing is wrong
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(0)
     except Exception as error:
         if os.environ.get("FOCUSC_DEBUG"):
             raise
-        code, text = explain(error)
+        code, text = explain(error, arguments)
         print(text, file=sys.stderr)
-        if "--json" in sys.argv[1:]:
+        if "--json" in arguments:
             print(json.dumps({"error": {"code": code, "text": text}}))
         sys.exit(1)
 
 
-def explain(error: Exception) -> tuple[str, str]:
+def explain(error: Exception, arguments: Sequence[str] = ()) -> tuple[str, str]:
     """(stable code, message for people) of any exception; what is not bad input is called a bug of ours."""
     render = getattr(error, "render", None)
     if callable(render):
@@ -66,7 +66,7 @@ def explain(error: Exception) -> tuple[str, str]:
             f"error[install.extra]: this command needs the package {error.name}\n"
             f"  hint: python -m pip install 'focusc[{extra}]'"
         )
-    return "bug", _bug(error)
+    return "bug", _bug(error, arguments)
 
 
 def _code(error: Exception) -> str:
@@ -80,12 +80,12 @@ def _extra(module: str) -> str:
     return "demo" if module.split(".")[0] in demo else ""
 
 
-def _bug(error: Exception) -> str:
+def _bug(error: Exception, arguments: Sequence[str]) -> str:
     import tempfile
     import traceback
 
     with tempfile.NamedTemporaryFile("w", prefix="focusc-bug-", suffix=".txt", delete=False) as file:
-        file.write(f"focusc {' '.join(sys.argv[1:])}\n\n")
+        file.write(f"focusc {' '.join(arguments)}\n\n")
         traceback.print_exception(error, file=file)
     return (
         f"error[bug]: this is a bug in focusc, not in your input: {type(error).__name__}: {error}\n"
@@ -103,13 +103,17 @@ def emit(data: object, as_json: bool, text: Callable[[], None]) -> None:
 
 def show(*parts: RenderableType) -> None:
     """Print tables and text for people: in colour on a terminal, plain and wide elsewhere."""
-    from rich.console import Console
+    from rich.console import Console, Group
+    from rich.text import Text
 
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+    console = Console(highlight=False, markup=False)
     if not console.is_terminal:
         console = Console(highlight=False, markup=False, width=160, color_system=None)
     for part in parts:
-        console.print(part)
+        if isinstance(part, Group):
+            show(*part.renderables)
+        else:
+            console.print(part, soft_wrap=isinstance(part, (str, Text)))
 
 
 def plain(value: Any) -> Any:

@@ -1,7 +1,7 @@
 """`focusc ops`: what of a model can be compiled, before anything is compiled."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -13,7 +13,9 @@ def command(
     sites: Annotated[
         bool, typer.Option("--sites", help="Show the decoder layers and the sites that concentrate.")
     ] = False,
-    unsupported: Annotated[bool, typer.Option("--unsupported", help="List only what is not supported.")] = False,
+    nodes: Annotated[
+        Literal["all", "unsupported", "none"], typer.Option("--nodes", help="Which nodes get a line of their own.")
+    ] = "all",
     visual: Visual = None,
     grid: Grid = None,
     strides: Strides = None,
@@ -33,6 +35,6 @@ def command(
         emit({"sites": found}, json, lambda: show(sites_table(found)))
         return
     report = ops(model, layout=given)
-    emit(report.to_dict(), json, lambda: show(ops_table(report, unsupported)))
+    emit(report.to_dict(), json, lambda: show(ops_table(report, nodes)))
     if not report.supported:
         raise typer.Exit(1)

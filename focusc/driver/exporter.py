@@ -22,10 +22,10 @@ def export(
 ) -> ExportReport:
     """Write `model` ("demo") as one static ONNX graph, pixel values and token ids to logits.
 
-    The token layout goes into the file's metadata; the file is compared with torch on onnxruntime, and the report says how
-    well they agree. Raises InputError for an unknown model, an opset below 20 or a file that cannot be written.
+    The token layout goes into the file's metadata; the file is compared with torch on onnxruntime, and the report says
+    how well they agree. Raises InputError for an unknown model, an opset below 20 or a file that cannot be written.
     """
-    from focusc import export as exporters
+    import focusc.export as exporters
 
     progress("export and compare with torch", 0, 1)
     try:

@@ -142,7 +142,7 @@ def _line_of(file: Path, keys: list[str]) -> int:
             table = header[1].strip()
             if keys == [table]:
                 return number
-        elif match := re.match(r"\s*([\w-]+)\s*=", line):
-            if ([table, match[1]] if table else [match[1]]) == keys[:2]:
-                return number
+        key = re.match(r"\s*([\w-]+)\s*=", line)
+        if key and keys[:2] == ([table, key[1]] if table else [key[1]]):
+            return number
     return 0

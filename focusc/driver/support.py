@@ -25,7 +25,7 @@ def ops(model: str | os.PathLike[str], *, layout: Mapping[str, Any] | None = Non
 def concentration_sites(
     model: str | os.PathLike[str], *, layout: Mapping[str, Any] | None = None
 ) -> list[dict[str, Any]]:
-    """The ops that a compile with `concentrate=focus` inserts: layer, kind (sic or sec), site, source node, rows, columns."""
+    """The ops that `concentrate=focus` inserts: layer, kind (sic or sec), site, source node, rows, columns."""
     from focusc.driver.compiler import FRONT
     from focusc.driver.load import load_model
     from focusc.ir import PassManager

@@ -1,4 +1,4 @@
-"""Questions with known answers for an exported model, so that accuracy can be measured by tools that know no model. torch-free.
+"""Questions with known answers for an exported model, for tools that measure accuracy and know no model. torch-free.
 
 The ONNX file names its adapter in the metadata (`focusc.producer = "focusc export NAME"`); the adapter offers
 `questions(split, count, start)` and `answer_text(token)`.
@@ -20,7 +20,7 @@ _PRODUCER = "focusc export "
 
 @dataclass(frozen=True)
 class Question:
-    """One sample: arrays named after the graph's inputs, the token expected at the last position, and what people read."""
+    """One sample: arrays named after the graph's inputs, the token expected at the last position, the question."""
 
     inputs: dict[str, np.ndarray[Any, Any]]
     answer: int

@@ -14,6 +14,7 @@ from focusc.report.numbers import count, percent, ratio, seconds, si
 
 if TYPE_CHECKING:
     from focusc.frontend import OpReport
+    from focusc.ir import Diagnostic
 
 
 def table(title: str, *columns: str, left: int = 1) -> Table:
@@ -36,25 +37,55 @@ def pairs(title: str, rows: Sequence[tuple[str, str]]) -> Table:
     return made
 
 
-def ops_table(report: OpReport, only_unsupported: bool = False) -> RenderableType:
-    """Operators with their counts, then every problem in full."""
+def ops_table(report: OpReport, listed: str = "all") -> RenderableType:
+    """Every node with its status, operators with their counts, then every problem in full.
+
+    `listed` says which nodes get a line: "all", "unsupported" or "none". Problems that differ in their node only are
+    one text.
+    """
     parts: list[RenderableType] = []
-    verdict = "supported" if report.supported else "not supported"
-    parts.append(Text(f"{report.model}: opset {report.opset}, {len(report.nodes)} nodes, {verdict}", "bold"))
-    if not only_unsupported:
-        made = table("", "operator", "supported", "unsupported", "unchecked")
-        for operator, found in report.counts().items():
-            shown = [str(found.get(key, "")) for key in ("supported", "unsupported", "unchecked")]
-            made.add_row(operator, *shown, style="" if set(found) == {"supported"} else "red")
+    shown = [
+        node for node in report.nodes if listed == "all" or (listed == "unsupported" and node.status != "supported")
+    ]
+    if shown:
+        made = table("", "status", "operator", "node", "module", left=4)
+        for node in shown:
+            made.add_row(
+                node.status, node.op_type, node.name, node.module_path, style="" if node.problem is None else "red"
+            )
         parts.append(made)
-    problems = [*report.problems, *(node.problem for node in report.nodes if node.problem)]
-    parts += [Text(problem.render()) for problem in problems]
+    made = table("", "operator", "supported", "unsupported", "unchecked")
+    for operator, found in report.counts().items():
+        cells = [str(found.get(key, "")) for key in ("supported", "unsupported", "unchecked")]
+        made.add_row(operator, *cells, style="" if set(found) == {"supported"} else "red")
+    parts.append(made)
+    for text, places in _grouped([*report.problems, *(node.problem for node in report.nodes if node.problem)]):
+        parts.append(
+            Text(
+                text
+                + (f"\n  and the same at {len(places)} more: {', '.join(places[:8])}" if places else "")
+                + (" ..." if len(places) > 8 else "")
+            )
+        )
     parts += [Text(f"note: {note}", "dim") for note in report.notes]
     if report.layout is None:
-        parts.append(
-            Text("note: no token layout in the metadata; concentration needs one (--visual, --grid, --query)", "dim")
-        )
+        note = "note: no token layout in the metadata; concentration needs one (--visual, --grid, --query)"
+        parts.append(Text(note, "dim"))
+    verdict = "supported" if report.supported else "not supported"
+    parts.append(Text(f"{report.model}: opset {report.opset}, {len(report.nodes)} nodes, {verdict}", "bold"))
     return Group(*parts)
+
+
+def _grouped(problems: Sequence[Diagnostic]) -> list[tuple[str, list[str]]]:
+    """Each different problem once, rendered at its first place, with its other places."""
+    first: dict[tuple[str, str, str], tuple[str, list[str]]] = {}
+    for problem in problems:
+        key = (problem.code, problem.message, problem.hint)
+        if key in first:
+            first[key][1].append(problem.loc.origin() or problem.loc.position())
+        else:
+            first[key] = (problem.render(), [])
+    return list(first.values())
 
 
 def sites_table(sites: Sequence[Mapping[str, Any]]) -> RenderableType:
@@ -98,7 +129,8 @@ def stats_table(stats: Mapping[str, Any], nodes: int = 10) -> RenderableType:
             ("MACs", f"{si(stats['macs'])} of {si(stats['macs_dense'])} dense, sparsity {percent(stats['sparsity'])}"),
             (
                 "energy",
-                f"{energy['total']:.3f} mJ  (DRAM {energy['dram']:.3f}, SRAM {energy['sram']:.3f}, core {energy['core']:.3f})",
+                f"{energy['total']:.3f} mJ  (DRAM {energy['dram']:.3f}, SRAM {energy['sram']:.3f}, "
+                f"core {energy['core']:.3f})",
             ),
             ("DRAM", f"read {si(traffic['read'], 'B')}, written {si(traffic['write'], 'B')}"),
         ],

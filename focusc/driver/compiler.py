@@ -1,0 +1,132 @@
+"""One compilation: model -> IR -> concentrated IR -> tiles -> program. Every stage goes through the pass manager."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from focusc.driver.errors import InputError
+from focusc.driver.load import load_model
+from focusc.driver.options import CompileOptions, pipeline_options
+from focusc.driver.passes import Recorder
+from focusc.driver.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from focusc.ir import Module
+    from focusc.isa import Program
+    from focusc.isa.machine import Machine
+
+FRONT = "canonicalise,fold-constants,fuse-nn,canonicalise,common-subexpressions,dead-code"
+"""Passes from the imported model to the level that concentration and every target start from."""
+
+
+@dataclass(frozen=True)
+class Compilation:
+    """What a compilation made: the program, the last target-independent IR, and what each pass did."""
+
+    program: Program
+    module: Module
+    machine: Machine
+    method: str
+    seconds: float
+    passes: list[dict[str, Any]] = field(default_factory=list)
+
+    def summary(self, path: str | os.PathLike[str]) -> dict[str, Any]:
+        """Figures of the compilation, for the table and --json; `path` is the written program."""
+        program = self.program
+        return {
+            "path": os.fspath(path),
+            "bytes": os.path.getsize(path),
+            "target": program.target,
+            "hardware_digest": program.hardware_digest,
+            "concentrate": self.method,
+            "instructions": len(program.text),
+            "const_bytes": len(program.const),
+            "arena_bytes": program.arena_bytes,
+            "plan": program.plan,
+            "seconds": self.seconds,
+            "passes": self.passes,
+        }
+
+
+def compile(
+    model: str | os.PathLike[str] | Module,
+    *,
+    target: str | None = None,
+    concentrate: str | None = None,
+    config: str | os.PathLike[str] | None = None,
+    layout: Mapping[str, Any] | None = None,
+) -> Program:
+    """Compile an ONNX file, an IR file or a module for `target` ("focus", "systolic" or the path of a description).
+
+    `concentrate` is "none", "sec", "sic" or "focus"; left out, it is "focus" where the target can, else "none". `config`
+    is a TOML file with more options. Raises CompileError, IsaError or InputError with a message (`render()`).
+    """
+    options = CompileOptions.load(config, target=target, concentrate=concentrate, layout=layout)
+    return compile_model(model, options).program
+
+
+def compile_model(
+    model: str | os.PathLike[str] | Module,
+    options: CompileOptions,
+    *,
+    dump_ir: str | os.PathLike[str] | None = None,
+    verify_each: bool = False,
+    progress: Progress = silent,
+) -> Compilation:
+    """Compile with every option.
+
+    `dump_ir` receives a snapshot after each pass; `verify_each` executes the module before and after each pass.
+    """
+    from focusc.backends import compile_module, load_hardware
+
+    started = time.perf_counter()
+    machine = load_hardware(options.target)
+    method = _method(options, machine)
+    progress("read the model", 0, 1)
+    module = load_model(model, options.layout) if isinstance(model, (str, os.PathLike)) else model
+    recorder = Recorder(dump=Path(dump_ir) if dump_ir is not None else None, verify_each=verify_each, progress=progress)
+    recorder.snapshot("import", module)
+    module = recorder.run(
+        module, options.pipeline if options.pipeline is not None else pipeline(options, method, module)
+    )
+    program = compile_module(module, machine, options=dict(options.tiling), run_passes=recorder.run)
+    program.meta["concentrate"] = method
+    seconds = time.perf_counter() - started
+    return Compilation(program, module, machine, method, seconds, recorder.steps)
+
+
+def pipeline(options: CompileOptions, method: str, module: Module) -> str:
+    """The usual passes up to tiling, as pipeline text."""
+    if method == "none":
+        return FRONT
+    if "layout" not in module.attrs:
+        raise InputError(
+            "layout.missing",
+            f"to concentrate ({method}), the token layout must be known, and the model has none",
+            hint="give --visual START,LENGTH --grid F,H,W --query N, or compile with --concentrate none",
+        )
+    given = {**options.concentrate, "method": method}
+    given.setdefault("m", options.tiling.get("m", 1024))
+    return f"{FRONT},concentrate{pipeline_options(given)}"
+
+
+def _method(options: CompileOptions, machine: Machine) -> str:
+    able = {
+        "sec": machine.sec.present,
+        "sic": machine.sic.present,
+        "focus": machine.sec.present and machine.sic.present,
+    }
+    if options.method is None:
+        return "focus" if able["focus"] and options.pipeline is None else "none"
+    if not able.get(options.method, True):
+        raise InputError(
+            "target.concentrate",
+            f"the target {machine.name} has no unit for concentrate={options.method}",
+            hint="choose --target focus, or --concentrate none",
+        )
+    return options.method

@@ -1,0 +1,63 @@
+"""`focusc opt`: passes over one IR file."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from focusc.driver.load import load_model
+from focusc.driver.passes import Recorder, write_module
+from focusc.driver.progress import Progress, silent
+
+if TYPE_CHECKING:
+    from focusc.ir import Module
+
+
+@dataclass(frozen=True)
+class Optimised:
+    """The module after the passes, and what each counted."""
+
+    module: Module
+    steps: list[dict[str, Any]]
+    output: str | None
+
+    @property
+    def text(self) -> str:
+        """The module as text."""
+        from focusc.ir import print_module
+
+        return print_module(self.module)
+
+    @property
+    def stats_text(self) -> str:
+        """One line a pass: its counters."""
+        width = max((len(step["name"]) for step in self.steps), default=0)
+        lines = []
+        for step in self.steps:
+            counts = " ".join(f"{key}={value:g}" for key, value in step["counts"].items() if value)
+            lines.append(f"{step['name']:<{width}}  {counts or 'nothing to do'}")
+        return "\n".join(lines)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """For --json; the text is included if it was not written to a file."""
+        return {"output": self.output, "passes": self.steps, **({} if self.output else {"text": self.text})}
+
+
+def opt(
+    source: str | os.PathLike[str],
+    pipeline: str,
+    *,
+    output: str | os.PathLike[str] | None = None,
+    dump_ir: str | os.PathLike[str] | None = None,
+    verify_each: bool = False,
+    progress: Progress = silent,
+) -> Optimised:
+    """Run `pipeline` over an IR file (or an imported ONNX model) and write the result to `output`, if given."""
+    recorder = Recorder(dump=Path(dump_ir) if dump_ir is not None else None, verify_each=verify_each, progress=progress)
+    module = recorder.run(load_model(source), pipeline)
+    if output is not None:
+        write_module(module, Path(output))
+    return Optimised(module, recorder.steps, os.fspath(output) if output is not None else None)
