@@ -1,7 +1,7 @@
-"""The data-dependent numbers of one execution: how many unique vectors each concentrated slot had.
+"""What a run learns that the program text does not say: unique vectors per slot of each executed `sic`.
 
 Control never depends on data, so these counts are all that timing and energy need besides the program: a run records
-them (`CountsBuilder`), a file keeps them (`save`/`load`), and `focusc.isa.timing.simulate` replays them without weights.
+them, a file keeps them (`save`, `load`), and `focusc.isa.timing.simulate` replays them without weights.
 """
 
 from __future__ import annotations
@@ -10,23 +10,30 @@ import hashlib
 import io
 import os
 import zipfile
-from dataclasses import dataclass
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from focusc.isa.errors import IsaError
-from focusc.isa.insns import LdConc, Sic
-from focusc.isa.program import Program
-from focusc.isa.sequencer import Trace
+from focusc.isa.insns.concentrate import Sic
+from focusc.isa.insns.stream import LdConc
 
-__all__ = ["SLOT", "CountsBuilder", "DynamicCounts", "program_digest"]
+if TYPE_CHECKING:
+    from focusc.isa.program import Program
+    from focusc.isa.sequencer import Trace
+
+__all__ = ["SLOT", "DynamicCounts", "program_digest"]
 
 SLOT = 32
 """Columns of one slot of the concentrated format (`ld.conc`: unique vectors of 32)."""
 VERSION = 1
-_KEYS = ("sic_pc", "sic_unique", "part_pc", "part_unique")
+_COLUMNS = ("sites", "rows", "linked")
+_ARRAYS = ("unique", "unique_size", *_COLUMNS, "partial", "partial_size")
 
 
 def program_digest(program: Program) -> str:
@@ -34,120 +41,149 @@ def program_digest(program: Program) -> str:
     return hashlib.blake2b(np.ascontiguousarray(program.text).tobytes(), digest_size=16).hexdigest()
 
 
-@dataclass(frozen=True, slots=True)
-class DynamicCounts:
-    """Unique vectors, in execution order, int32.
+def _none() -> Any:
+    return []
 
-    `sic_pc[i]` is the instruction of the i-th executed `sic`; `sic_unique` holds its slots' counts, one after the other.
-    `part_*` do the same for each `ld.conc` that loads fewer rows than were concentrated together, whose count cannot be
-    looked up from the `sic` that wrote the block.
+
+@dataclass
+class DynamicCounts:
+    """Unique-vector counts in execution order: `unique[i]` int32[slots] of the i-th executed `sic`.
+
+    `sites[i]` is its site number, `rows[i]` the rows of its tile, `linked[i]` how many of them took part (visual rows).
+    `partial[i]` int32[slots] is the same for the i-th executed `ld.conc` that loads fewer rows than were concentrated
+    together: the unique vectors that its rows refer to. `digest` names the program, once known.
     """
 
-    digest: str
-    sic_pc: NDArray[np.int32]
-    sic_unique: NDArray[np.int32]
-    part_pc: NDArray[np.int32]
-    part_unique: NDArray[np.int32]
+    unique: list[NDArray[np.int32]] = field(default_factory=_none)
+    sites: list[int] = field(default_factory=_none)
+    rows: list[int] = field(default_factory=_none)
+    linked: list[int] = field(default_factory=_none)
+    partial: list[NDArray[np.int32]] = field(default_factory=_none)
+    digest: str = ""
+
+    def add(self, unique: NDArray[np.int32], site: int, rows: int, linked: int) -> None:
+        """Record one executed `sic`."""
+        self.unique.append(unique)
+        self.sites.append(site)
+        self.rows.append(rows)
+        self.linked.append(linked)
+
+    def add_partial(self, unique: NDArray[np.int32]) -> None:
+        """Record one executed `ld.conc` of fewer rows than the `sic` that wrote its blocks had."""
+        self.partial.append(unique)
+
+    def __len__(self) -> int:
+        return len(self.unique)
+
+    def flat(self) -> NDArray[np.int32]:
+        """All unique counts of `sic`, in order."""
+        return _flat(self.unique)
 
     def check(self, program: Program, trace: Trace) -> None:
-        """IsaError(`counts.*`) unless the counts fit the program's expansion: same commands, slots, 1 <= U <= rows."""
-        if self.digest != program_digest(program):
+        """IsaError(`counts.*`) unless the counts fit the program's expansion.
+
+        Same program (if recorded), as many `sic`, the same tiles and slots, and 1 <= U <= rows: a row is at least unique
+        itself.
+        """
+        if self.digest and self.digest != program_digest(program):
             raise IsaError("counts.program", f"recorded from program {self.digest[:12]}, this is "
                            f"{program_digest(program)[:12]}", hint="record the trace again with this binary")
-        rows = np.flatnonzero(trace.op == Sic.opcode)
-        if not np.array_equal(trace.pc[rows], self.sic_pc):
-            raise IsaError("counts.order", f"{len(self.sic_pc)} recorded `sic` executions do not match the program's "
-                           f"{len(rows)}: number or order differ")
-        window = trace.tiles[trace.fields[rows, 0]]
-        slots = -(-window[:, 2] // SLOT)
-        self._fits(self.sic_unique, slots, window[:, 1], "sic")
-        loads = np.flatnonzero(trace.op == LdConc.opcode)
-        columns = list(LdConc.fields)
-        if len(self.part_pc):
-            allowed = set(trace.pc[loads].tolist())
-            if not allowed.issuperset(self.part_pc.tolist()):
-                raise IsaError("counts.order", "recorded partial loads are not `ld.conc` instructions of this program")
-        if int(np.asarray(self.part_unique).min(initial=1)) < 1:
-            raise IsaError("counts.unique", "a partial load has no unique vectors; every row is at least unique itself")
-        largest = int(trace.fields[loads, columns.index("rows")].max(initial=0))
-        if int(np.asarray(self.part_unique).max(initial=0)) > largest:
-            raise IsaError("counts.unique", f"a partial load has more unique vectors than any load has rows ({largest})")
-
-    @staticmethod
-    def _fits(unique: NDArray[np.int32], slots: NDArray[np.int64], rows: NDArray[np.int64], what: str) -> None:
-        if len(unique) != int(slots.sum()):
-            raise IsaError("counts.shape", f"{len(unique)} unique counts for {int(slots.sum())} slots of `{what}`")
-        limit = np.repeat(rows, slots)
-        bad = np.flatnonzero((unique < 1) | (unique > limit))
+        at = np.flatnonzero(trace.op == Sic.opcode)
+        if len(at) != len(self):
+            raise IsaError("counts.order", f"{len(self)} executions of `sic` were recorded, the program does {len(at)}",
+                           hint="record the trace again with this binary")
+        window = trace.tiles[trace.fields[at, 0]] if len(at) else np.zeros((0, 4), np.int64)
+        sizes = np.array([len(item) for item in self.unique], np.int64)
+        site = trace.fields[at, list(Sic.fields).index("site")]
+        for name, found, expected in (("slots", sizes, -(-window[:, 2] // SLOT)), ("rows", self.rows, window[:, 1]),
+                                      ("site", self.sites, site)):
+            wrong = np.flatnonzero(np.asarray(found, np.int64) != expected)
+            if wrong.size:
+                i = int(wrong[0])
+                raise IsaError("counts.shape", f"`sic` number {i} was recorded with {name} {int(found[i])}, the program "
+                               f"has {int(expected[i])}", f"pc {int(trace.pc[at[i]])}")
+        flat, limit = self.flat(), np.repeat(window[:, 1], sizes)
+        bad = np.flatnonzero((flat < 1) | (flat > limit))
         if bad.size:
-            first = int(bad[0])
-            raise IsaError("counts.unique", f"slot {first}: {int(unique[first])} unique vectors of {int(limit[first])} "
-                           "rows, expected 1 to the number of rows")
+            i = int(bad[0])
+            raise IsaError("counts.unique", f"{int(flat[i])} unique vectors of {int(limit[i])} rows, expected 1 to the number "
+                           "of rows", f"`sic` number {int(np.searchsorted(np.cumsum(sizes), i, 'right'))}")
+        part = _flat(self.partial)
+        loads = np.flatnonzero(trace.op == LdConc.opcode)
+        most = int(trace.fields[loads, list(LdConc.fields).index("rows")].max(initial=0))
+        if len(part) and not 1 <= int(part.min()) <= int(part.max()) <= most:
+            raise IsaError("counts.unique", f"partial loads have {int(part.min())} to {int(part.max())} unique vectors, "
+                           f"expected 1 to {most}")
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write an .npz (version, digest, four arrays) atomically."""
+    def save(self, path: str | os.PathLike[str], program: Program | None = None) -> None:
+        """Write an .npz atomically; with `program`, for use with that program only. IsaError(`counts.write`)."""
         target = Path(path)
         buffer = io.BytesIO()
-        arrays = {name: getattr(self, name) for name in _KEYS}
-        np.savez_compressed(buffer, focusc_counts=np.int64(VERSION), digest=np.array(self.digest), **arrays)
-        partial = target.with_name(target.name + f".{os.getpid()}.tmp")
+        np.savez_compressed(
+            buffer, focusc_counts=np.int64(VERSION), digest=np.array(program_digest(program) if program else self.digest),
+            unique=self.flat(), unique_size=np.array([len(item) for item in self.unique], np.int32),
+            partial=_flat(self.partial), partial_size=np.array([len(item) for item in self.partial], np.int32),
+            **{name: np.array(getattr(self, name), np.int32) for name in _COLUMNS})
+        part = target.with_name(target.name + f".{os.getpid()}.tmp")
         try:
-            partial.write_bytes(buffer.getvalue())
-            os.replace(partial, target)
+            part.write_bytes(buffer.getvalue())
+            os.replace(part, target)
         except OSError as error:
-            partial.unlink(missing_ok=True)
+            part.unlink(missing_ok=True)
             raise IsaError("counts.write", f"cannot write: {error.strerror or error}", where=str(target)) from None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> DynamicCounts:
-        """Read what `save` wrote; IsaError(`counts.format`) for anything else. Nothing is unpickled."""
+        """Read what `save` wrote; IsaError(`counts.format`, `counts.version`) for anything else. Nothing is unpickled."""
         where = str(path)
+        hint = "record one with `focusc run --record-trace`"
         try:
             with np.load(path, allow_pickle=False) as data:
-                if "focusc_counts" not in data:
-                    raise IsaError("counts.format", "an .npz, but not a recorded trace", where=where,
-                                   hint="record one with `focusc run --record-trace`")
+                if not hasattr(data, "files") or "focusc_counts" not in data.files:
+                    raise IsaError("counts.format", "not a recorded trace", where=where, hint=hint)
                 version = int(data["focusc_counts"])
                 if version != VERSION:
                     raise IsaError("counts.version", f"trace format {version}, this tool reads {VERSION}", where=where)
-                missing = [name for name in (*_KEYS, "digest") if name not in data]
-                if missing:
-                    raise IsaError("counts.format", f"lacks {', '.join(missing)}", where=where)
-                arrays = {name: data[name] for name in _KEYS}
+                arrays = {name: data[name] for name in _ARRAYS}
                 digest = str(data["digest"])
-        except (OSError, ValueError, KeyError, EOFError, TypeError, zipfile.BadZipFile, NotImplementedError) as error:
-            raise IsaError("counts.format", f"not a recorded trace: {error}", where=where) from None
+        except IsaError:
+            raise
+        except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, NotImplementedError, RuntimeError,
+                OverflowError, MemoryError, zipfile.BadZipFile, zlib.error, SyntaxError) as error:
+            raise IsaError("counts.format", f"not a recorded trace: {error}", where=where, hint=hint) from None
         for name, array in arrays.items():
             if array.ndim != 1 or array.dtype != np.int32:
-                raise IsaError("counts.format", f"{name} is {array.dtype}{list(array.shape)}, expected int32[n]",
-                               where=where)
-        return cls(digest, **arrays)
+                raise IsaError("counts.format", f"{name} is {array.dtype}{list(array.shape)}, expected int32[n]", where=where)
+        lists: dict[str, list[NDArray[np.int32]]] = {}
+        for name in ("unique", "partial"):
+            size = arrays[name + "_size"].astype(np.int64)
+            if int(size.min(initial=0)) < 0 or int(size.sum()) != len(arrays[name]):
+                raise IsaError("counts.format", f"{name}: the sizes do not add up to the entries", where=where)
+            lists[name] = np.split(arrays[name], np.cumsum(size)[:-1]) if len(size) else []
+        columns = {name: arrays[name].tolist() for name in _COLUMNS}
+        if any(len(column) != len(lists["unique"]) for column in columns.values()):
+            raise IsaError("counts.format", "the columns have different lengths", where=where)
+        return cls(lists["unique"], columns["sites"], columns["rows"], columns["linked"], lists["partial"], digest)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for JSON."""
+        return {"unique": [item.tolist() for item in self.unique], "sites": list(self.sites), "rows": list(self.rows),
+                "linked": list(self.linked), "partial": [item.tolist() for item in self.partial], "digest": self.digest}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> DynamicCounts:
+        """Inverse of `to_dict`; IsaError for data that is not a recorded trace."""
+        try:
+            unique = [np.asarray(item, np.int32) for item in data["unique"]]
+            partial = [np.asarray(item, np.int32) for item in data.get("partial", ())]
+            columns: list[Sequence[int]] = [data[name] for name in _COLUMNS]
+            sites, rows, linked = ([int(v) for v in column] for column in columns)
+        except (KeyError, TypeError, ValueError) as error:
+            raise IsaError("counts.format", f"not a recorded trace of unique counts: {error}") from None
+        if not len(unique) == len(sites) == len(rows) == len(linked):
+            raise IsaError("counts.format", "the columns of the recorded trace have different lengths")
+        return cls(unique, sites, rows, linked, partial, str(data.get("digest", "")))
 
 
-class CountsBuilder:
-    """Collects counts during an execution, in order."""
-
-    def __init__(self, program: Program) -> None:
-        self._digest = program_digest(program)
-        self._sic_pc: list[int] = []
-        self._part_pc: list[int] = []
-        self._sic: list[NDArray[np.int32]] = []
-        self._part: list[NDArray[np.int32]] = []
-
-    def sic(self, pc: int, unique: NDArray[np.int32]) -> None:
-        """One executed `sic`: unique vectors of each slot."""
-        self._sic_pc.append(pc)
-        self._sic.append(np.asarray(unique, np.int32))
-
-    def partial(self, pc: int, unique: NDArray[np.int32]) -> None:
-        """One executed `ld.conc` of fewer rows than its blocks hold: unique vectors of each slot among those rows."""
-        self._part_pc.append(pc)
-        self._part.append(np.asarray(unique, np.int32))
-
-    def build(self) -> DynamicCounts:
-        """The counts so far."""
-        def flat(parts: list[NDArray[np.int32]]) -> NDArray[np.int32]:
-            return np.concatenate(parts) if parts else np.zeros(0, np.int32)
-
-        return DynamicCounts(self._digest, np.array(self._sic_pc, np.int32), flat(self._sic),
-                             np.array(self._part_pc, np.int32), flat(self._part))
+def _flat(parts: Sequence[NDArray[np.int32]]) -> NDArray[np.int32]:
+    return np.concatenate(parts).astype(np.int32) if parts else np.zeros(0, np.int32)
