@@ -6,8 +6,16 @@ arXiv 2512.14661.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from focusc.isa.errors import Fault
 from focusc.isa.fields import Addr, R, addr as dram, ext, sext, tile, uimm
 from focusc.isa.insns.base import Insn
+
+if TYPE_CHECKING:
+    from focusc.isa.emulator.state import State
 
 __all__ = ["SecFold", "SecInit", "SecTopk", "Sic"]
 
@@ -18,7 +26,8 @@ class Sic(Insn, opcode=0x70, engine="sic", mnemonic="sic"):
     Rows row0 .. of the current sequence; those in [visual_start, visual_start + count) of `cfg.pos` take part, others
     are unique. A row links to the earlier neighbour (window of `cfg.sic` on the grid of `cfg.layout`, inside this tile)
     of greatest cosine, ties to the first in (df, dh, dw) order, if that is strictly above the threshold; groups are
-    numbered in order of their root rows and hold the mean (float32 sum, rounded to f16). Block format: see `ld.conc`.
+    numbered in order of their root rows and hold the mean (float32 sum, rounded to f16). Block format: see `ld.conc`; what
+    a block holds beyond the count, `rows` map entries and U vectors is undefined.
     """
 
     a: int = tile("source", access="r")
@@ -27,11 +36,21 @@ class Sic(Insn, opcode=0x70, engine="sic", mnemonic="sic"):
     row0: int | R = ext("sequence row of the tile's first row")
     site: int = uimm(24, "index in the metadata's site table", default=0)
 
+    @staticmethod
+    def execute(s: State, a: int, addr: int, cap: int, row0: int, site: int) -> None:
+        s.merge(a, addr, cap, row0, site)
+
 
 class SecInit(Insn, opcode=0x78, engine="sec", mnemonic="sec.init"):
     """Start an importance vector of n zeros."""
 
     n: int | R = ext("visual rows present")
+
+    @staticmethod
+    def execute(s: State, n: int) -> None:
+        if not 0 < n <= 1 << 24:
+            raise Fault("run.extent", f"an importance vector of {n} rows")
+        s.importance = np.zeros(n, np.float32)
 
 
 class SecFold(Insn, opcode=0x79, engine="sec", mnemonic="sec.fold"):
@@ -39,6 +58,16 @@ class SecFold(Insn, opcode=0x79, engine="sec", mnemonic="sec.fold"):
 
     a: int = tile("softmaxed attention weights of query rows", access="r")
     col0: int | R = sext("visual column of the tile's first column; may be negative")
+
+    @staticmethod
+    def execute(s: State, a: int, col0: int) -> None:
+        x = s.source(a)
+        if s.importance is None:
+            raise Fault("run.config", "sec.init has not been executed")
+        low, high = max(col0, 0), min(col0 + x.shape[1], len(s.importance))
+        if low < high:
+            part = s.importance[low:high]
+            np.maximum(part, x[:, low - col0:high - col0].max(axis=0), out=part)
 
 
 class SecTopk(Insn, opcode=0x7A, engine="sec", mnemonic="sec.topk"):
@@ -52,3 +81,19 @@ class SecTopk(Insn, opcode=0x7A, engine="sec", mnemonic="sec.topk"):
     rows: Addr = dram("row list, visual_start + k + (total - visual_start - n) entries")
     pos: Addr = dram("position list, k entries")
     total: int | R = ext("rows of the current sequence")
+
+    @staticmethod
+    def execute(s: State, k: int, rows: int, pos: int, total: int) -> None:
+        if s.importance is None or s.pos is None:
+            raise Fault("run.config", "sec.init or cfg.pos has not been executed")
+        n, start = len(s.importance), s.pos[2]
+        if n != s.pos[1] or not 0 < k <= n or start + n > total:
+            raise Fault("run.extent", f"keep {k} of {n} visual rows that start at row {start} of {total}; cfg.pos says "
+                        f"{s.pos[1]} visual rows")
+        # A stable sort of the negated values puts ties in order of their index.
+        kept = np.sort(np.argsort(-s.importance, kind="stable")[:k]).astype(np.int32)
+        positions = s.positions_of(start, n)[0][kept]
+        head, tail = np.arange(start, dtype=np.int32), np.arange(start + n, total, dtype=np.int32)
+        s.store_i32(rows, np.concatenate([head, start + kept, tail]))
+        s.store_i32(pos, positions)
+        s.selected(kept, positions)

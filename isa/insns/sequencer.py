@@ -6,8 +6,14 @@ counts, tile windows) when they are issued. `cfg.*` and `fence` stay visible in 
 
 from __future__ import annotations
 
-from focusc.isa.fields import Addr, R, addr as dram, enum, ext, f32, flag, reg, sext, simm, tile, uimm
+from typing import TYPE_CHECKING
+
+from focusc.isa.errors import Fault
+from focusc.isa.fields import Addr, R, addr as dram, enum, ext, f32, f32_value, flag, reg, simm, tile, uimm
 from focusc.isa.insns.base import Insn
+
+if TYPE_CHECKING:
+    from focusc.isa.emulator.state import State
 
 __all__ = ["Add", "Addi", "CfgConvIn", "CfgConvWin", "CfgLayout", "CfgPos", "CfgSic", "DTYPES", "Divi", "Endl", "Fence",
            "Halt", "Li", "Loop", "Max", "Min", "Mov", "Mul", "Muli", "Nop", "Sub", "Tile", "Trap"]
@@ -119,6 +125,10 @@ class Fence(Insn, opcode=0x0D, engine="seq", mnemonic="fence"):
     wgt: int = flag("later weight loads wait")
     store: int = flag("later writers wait")
 
+    @staticmethod
+    def execute(s: State, act: int, wgt: int, store: int) -> None:
+        s.fence(act, wgt, store)
+
 
 class Halt(Insn, opcode=0x0E, engine="seq", mnemonic="halt"):
     """End of the program; stands exactly once, as the last instruction."""
@@ -150,6 +160,12 @@ class CfgLayout(Insn, opcode=0x11, engine="seq", mnemonic="cfg.layout"):
     sh: int = uimm(32, "row stride")
     sw: int = uimm(32, "column stride")
 
+    @staticmethod
+    def execute(s: State, f: int, h: int, w: int, sf: int, sh: int, sw: int) -> None:
+        if 0 in (f, h, w, sf, sh, sw):
+            raise Fault("run.config", "the grid and its strides must not be 0")
+        s.layout = (f, h, w, sf, sh, sw)
+
 
 class CfgSic(Insn, opcode=0x12, engine="seq", mnemonic="cfg.sic"):
     """Parameters of the similarity concentrator."""
@@ -161,6 +177,12 @@ class CfgSic(Insn, opcode=0x12, engine="seq", mnemonic="cfg.sic"):
     threshold: float = f32("link when the cosine is strictly greater")
     boundary: str = enum("linear", "grid", default="linear", doc="index arithmetic at the edges of the grid")
     chase: str = enum("root", "published", default="root", doc="to the root, or at most F rounds of pointer doubling")
+
+    @staticmethod
+    def execute(s: State, bf: int, bh: int, bw: int, vector: int, threshold: int, boundary: int, chase: int) -> None:
+        if 0 in (bf, bh, bw) or vector != 32:
+            raise Fault("run.config", f"window {bf} x {bh} x {bw} of vectors of {vector}: expected at least 1 x 1 x 1, of 32")
+        s.sic = (bf, bh, bw, f32_value(threshold), boundary, chase)
 
 
 class CfgPos(Insn, opcode=0x13, engine="seq", mnemonic="cfg.pos"):
@@ -175,6 +197,10 @@ class CfgPos(Insn, opcode=0x13, engine="seq", mnemonic="cfg.pos"):
     visual_start: int | R = ext("first visual row")
     identity: int = flag("position = row - visual_start")
 
+    @staticmethod
+    def execute(s: State, addr: int, count: int, visual_start: int, identity: int) -> None:
+        s.pos = (addr, count, visual_start, identity)
+
 
 class CfgConvIn(Insn, opcode=0x14, engine="seq", mnemonic="cfg.conv.in"):
     """The input of `ld.patch`: contiguous [N, C, D, H, W]; a two-dimensional input has D = 1."""
@@ -184,6 +210,10 @@ class CfgConvIn(Insn, opcode=0x14, engine="seq", mnemonic="cfg.conv.in"):
     h: int = uimm(24, "height")
     w: int = uimm(24, "width")
     dtype: str = enum(*DTYPES, default="f16", doc="element type")
+
+    @staticmethod
+    def execute(s: State, c: int, d: int, h: int, w: int, dtype: int) -> None:
+        s.conv_in = (c, d, h, w, dtype)
 
 
 class CfgConvWin(Insn, opcode=0x15, engine="seq", mnemonic="cfg.conv.win"):
@@ -201,3 +231,8 @@ class CfgConvWin(Insn, opcode=0x15, engine="seq", mnemonic="cfg.conv.win"):
     od: int = uimm(24, "output depth")
     oh: int = uimm(24, "output height")
     ow: int = uimm(24, "output width")
+
+    @staticmethod
+    def execute(s: State, kd: int, kh: int, kw: int, sd: int, sh: int, sw: int, pd: int, ph: int, pw: int, od: int,
+                oh: int, ow: int) -> None:
+        s.conv_win = (kd, kh, kw, sd, sh, sw, pd, ph, pw, od, oh, ow)

@@ -5,9 +5,17 @@ Each stream is a queue: the i-th consumer takes the i-th load. Loads take their 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from focusc.isa.errors import Fault
 from focusc.isa.fields import Addr, R, addr as dram, enum, ext, flag, tile
 from focusc.isa.insns.base import Insn
 from focusc.isa.insns.sequencer import DTYPES
+
+if TYPE_CHECKING:
+    from focusc.isa.emulator.state import State
 
 __all__ = ["LdAct", "LdConc", "LdIdx", "LdPatch", "LdWgt", "St", "StIdx"]
 
@@ -20,6 +28,10 @@ class LdAct(Insn, opcode=0x20, engine="lda", mnemonic="ld.act"):
     cols: int | R = ext("elements to a row")
     stride: int | R = ext("bytes from one row to the next")
     dtype: str = enum(*DTYPES, default="f16", doc="element type in DRAM")
+
+    @staticmethod
+    def execute(s: State, addr: int, rows: int, cols: int, stride: int, dtype: int) -> None:
+        s.push_act(s.load(addr, rows, cols, stride, DTYPES[dtype]))
 
 
 class LdConc(Insn, opcode=0x21, engine="lda", mnemonic="ld.conc"):
@@ -37,6 +49,10 @@ class LdConc(Insn, opcode=0x21, engine="lda", mnemonic="ld.conc"):
     cap: int | R = ext("rows that a block has room for")
     row0: int | R = ext("first row within the tile", default=0)
 
+    @staticmethod
+    def execute(s: State, addr: int, rows: int, slots: int, cap: int) -> None:
+        s.push_act(s.load_conc(addr, rows, slots, cap))
+
 
 class LdIdx(Insn, opcode=0x22, engine="lda", mnemonic="ld.idx"):
     """Push rows chosen by an i32 list onto the activation stream: row i is row list[i] of the table."""
@@ -48,6 +64,10 @@ class LdIdx(Insn, opcode=0x22, engine="lda", mnemonic="ld.idx"):
     stride: int | R = ext("bytes from one row of the table to the next")
     limit: int | R = ext("rows of the table; an index outside 0..limit-1 is a fault")
     dtype: str = enum(*DTYPES, default="f16", doc="element type in DRAM")
+
+    @staticmethod
+    def execute(s: State, addr: int, list: int, rows: int, cols: int, stride: int, limit: int, dtype: int) -> None:
+        s.push_act(s.load_rows(addr, s.index(list, rows, limit), cols, stride, DTYPES[dtype]))
 
 
 class LdPatch(Insn, opcode=0x23, engine="lda", mnemonic="ld.patch"):
@@ -62,6 +82,25 @@ class LdPatch(Insn, opcode=0x23, engine="lda", mnemonic="ld.patch"):
     rows: int | R = ext("output positions")
     k: int | R = ext("columns, C*KD*KH*KW")
 
+    @staticmethod
+    def execute(s: State, addr: int, row0: int, rows: int, k: int) -> None:
+        if s.conv_in is None or s.conv_win is None:
+            raise Fault("run.config", "cfg.conv.in or cfg.conv.win has not been executed")
+        *size, dtype = s.conv_in
+        kernel, stride, pad, extent = (s.conv_win[i:i + 3] for i in range(0, 12, 3))
+        if k != size[0] * kernel[0] * kernel[1] * kernel[2]:
+            raise Fault("run.extent", f"k is {k}, but the window has {size[0]} x {kernel} columns")
+        if not rows * k * extent[0] * extent[1] * extent[2]:
+            raise Fault("run.extent", f"patches of {rows} rows x {k} columns over {extent} output positions")
+        image = size[0] * size[1] * size[2] * size[3]
+        images = (row0 + rows - 1) // (extent[0] * extent[1] * extent[2]) + 1
+        item = s.load(addr, 1, images * image, 0, DTYPES[dtype])
+        out = np.empty((rows, k), np.float32)
+        s.k.patches(np.ascontiguousarray(item.data).reshape(-1), 0, row0, rows, tuple(size), kernel, stride, pad, extent,
+                    out)
+        item.data, item.low, item.high = out, 0, 0
+        s.push_act(item)
+
 
 class LdWgt(Insn, opcode=0x28, engine="ldw", mnemonic="ld.wgt"):
     """Push a panel [k x n] onto the weight stream; with `trans` it is stored as [n x k] (K of Q @ K^T)."""
@@ -73,6 +112,15 @@ class LdWgt(Insn, opcode=0x28, engine="ldw", mnemonic="ld.wgt"):
     trans: int = flag("stored transposed")
     dtype: str = enum(*DTYPES, default="f16", doc="element type in DRAM")
 
+    @staticmethod
+    def execute(s: State, addr: int, k: int, n: int, stride: int, trans: int, dtype: int) -> None:
+        if trans:
+            item = s.load(addr, n, k, stride, DTYPES[dtype])
+            item.data = item.data.T
+        else:
+            item = s.load(addr, k, n, stride, DTYPES[dtype])
+        s.push_wgt(item)
+
 
 class St(Insn, opcode=0x80, engine="st", mnemonic="st"):
     """Store a tile (or the stream head) to DRAM, rounded to the element type (nearest even; i8 saturates)."""
@@ -81,6 +129,10 @@ class St(Insn, opcode=0x80, engine="st", mnemonic="st"):
     addr: Addr = dram("first element")
     stride: int | R = ext("bytes from one row to the next")
     dtype: str = enum(*DTYPES, default="f16", doc="element type in DRAM")
+
+    @staticmethod
+    def execute(s: State, a: int, addr: int, stride: int, dtype: int) -> None:
+        s.store(a, addr, stride, DTYPES[dtype])
 
 
 class StIdx(Insn, opcode=0x81, engine="st", mnemonic="st.idx"):
@@ -92,3 +144,9 @@ class StIdx(Insn, opcode=0x81, engine="st", mnemonic="st.idx"):
     stride: int | R = ext("bytes from one row of the destination to the next")
     limit: int | R = ext("rows of the destination; an index outside 0..limit-1 is a fault")
     dtype: str = enum(*DTYPES, default="f16", doc="element type in DRAM")
+
+    @staticmethod
+    def execute(s: State, a: int, addr: int, list: int, stride: int, limit: int, dtype: int) -> None:
+        flat, offset, pitch, rows, cols = s.flat(a)
+        for i, row in enumerate(s.index(list, rows, limit).tolist()):
+            s.store_row(flat, offset + i * pitch, addr + row * stride, cols, DTYPES[dtype])

@@ -7,8 +7,20 @@ divides the destination's; it repeats (one column is a scalar per row, [rows x h
 
 from __future__ import annotations
 
-from focusc.isa.fields import R, f32, flag, sext, tile, uimm
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from focusc.isa.errors import Fault
+from focusc.isa.fields import R, f32, f32_value, flag, sext, tile, uimm
 from focusc.isa.insns.base import Insn
+
+if TYPE_CHECKING:
+    from focusc.isa.emulator.state import State
+
+F32 = NDArray[np.float32]
 
 __all__ = ["Fwd", "VAdd", "VAddi", "VCopy", "VDiv", "VExp", "VExps", "VFill", "VGelu", "VGeluQuick", "VGelue", "VLd",
            "VMask", "VMax", "VMaxi", "VMul", "VMuli", "VNeg", "VRecip", "VRmax", "VRot", "VRsqrt", "VRsum", "VRsumsq",
@@ -18,12 +30,126 @@ MASKED = -3.4028235e38
 """What a masked score becomes: the most negative float32, as in common attention implementations."""
 
 
+def _same(d: F32, a: F32) -> None:
+    if d.shape != a.shape:
+        raise Fault("run.shape", f"a source of {a.shape[0]}x{a.shape[1]} for a destination of {d.shape[0]}x{d.shape[1]}")
+
+
+def _unary(s: State, d: int, a: int, function: Callable[[F32, F32], object]) -> None:
+    """`function(source, destination)` on equal shapes; source and destination may be the same tile."""
+    x = s.source(a)
+    out = s.dest(d)
+    _same(out, x)
+    function(x, out)
+
+
+def _binary(s: State, d: int, a: int, b: int, function: Any) -> F32:
+    """d = function(a, b) with b broadcast; returns d."""
+    x, y = s.source(a), s.source(b)
+    out = s.dest(d)
+    _same(out, x)
+    rows, cols = out.shape
+    high, wide = y.shape
+    if high not in (1, rows) or cols % wide:
+        raise Fault("run.shape", f"a second source of {high}x{wide} does not repeat over {rows}x{cols}",
+                    hint="it needs 1 row or as many, and a number of columns that divides")
+    if wide in (1, cols):
+        function(x, y, out=out)
+    else:
+        function(x.reshape(rows, -1, wide), y[:, None, :], out=out.reshape(rows, -1, wide))
+    return out
+
+
+def _reduce(s: State, d: int, a: int, acc: int, values: Callable[[F32], F32], combine: Any) -> None:
+    """d[:, 0] = values(a), with `acc` combined with what d holds."""
+    x = s.source(a)
+    out = s.update(d) if acc else s.dest(d)
+    if out.shape != (x.shape[0], 1):
+        raise Fault("run.shape", f"a row reduction of {x.shape[0]}x{x.shape[1]} into {out.shape[0]}x{out.shape[1]}, "
+                    f"expected {x.shape[0]}x1")
+    if acc:
+        combine(out[:, 0], values(x), out=out[:, 0])
+    else:
+        out[:, 0] = values(x)
+
+
+def _sigmoid(x: F32, out: F32, scale: float = -1.0) -> None:
+    e = np.multiply(x, scale)
+    np.exp(e, out=e)
+    np.add(e, 1.0, out=e)
+    np.reciprocal(e, out=out)
+
+
+def _gated(x: F32, out: F32, scale: float) -> None:
+    """x * sigmoid(-scale x); x / inf is the right zero where exp overflows."""
+    e = np.multiply(x, scale)
+    np.exp(e, out=e)
+    np.add(e, 1.0, out=e)
+    np.divide(x, e, out=out)
+
+
+def _gelu_tanh(x: F32, out: F32) -> None:
+    t = np.multiply(x, x)
+    t *= np.float32(0.044715)
+    t += 1.0
+    t *= x
+    t *= np.float32(0.7978845608028654)
+    np.tanh(t, out=t)
+    t += 1.0
+    t *= 0.5
+    np.multiply(t, x, out=out)
+
+
+def _poly(x: F32, *coefficients: float) -> F32:
+    total = np.full_like(x, coefficients[0])
+    for c in coefficients[1:]:
+        total *= x
+        total += np.float32(c)
+    return total
+
+
+def erf(x: F32) -> F32:
+    """Error function in float32, absolute error below 3e-7; minimax polynomials of N. Juffa (public, 2016)."""
+    t = np.abs(x)
+    square = np.multiply(x, x)
+    near = _poly(np.minimum(square, 1.0), -5.96761703e-4, 4.99119423e-3, -2.67681349e-2, 1.12819925e-1, -3.76125336e-1,
+                 1.28379166e-1)
+    near *= x
+    near += x
+    far = _poly(np.minimum(t, 4.0), -1.72853470e-5, 3.83197126e-4, -3.88396438e-3, 2.42546219e-2, -1.06777877e-1,
+                -6.34846687e-1, -1.28717512e-1)
+    t = np.minimum(t, 4.0)
+    far *= t
+    far -= t
+    np.exp(far, out=far)
+    np.subtract(1.0, far, out=far)
+    np.copysign(far, x, out=far)
+    return np.where(t > 0.927734375, far, near)
+
+
+def _gelu_erf(x: F32, out: F32) -> None:
+    t = erf(np.multiply(x, np.float32(0.7071067811865476)))
+    t += 1.0
+    t *= 0.5
+    np.multiply(t, x, out=out)
+
+
+def _rsqrt(x: F32, out: F32) -> None:
+    np.sqrt(x, out=out)
+    np.reciprocal(out, out=out)
+
+
+
 class VAdd(Insn, opcode=0x40, engine="vec", mnemonic="v.add"):
     """d = a + b."""
 
     d: int = tile("destination", access="w")
     a: int = tile("source", access="rs")
     b: int = tile("source, broadcast", access="rs")
+
+    @staticmethod
+    def execute(s: State, d: int, a: int, b: int) -> None:
+        _binary(s, d, a, b, np.add)
 
 
 class VSub(Insn, opcode=0x41, engine="vec", mnemonic="v.sub"):
@@ -33,6 +159,10 @@ class VSub(Insn, opcode=0x41, engine="vec", mnemonic="v.sub"):
     a: int = tile("source", access="rs")
     b: int = tile("source, broadcast", access="rs")
 
+    @staticmethod
+    def execute(s: State, d: int, a: int, b: int) -> None:
+        _binary(s, d, a, b, np.subtract)
+
 
 class VMul(Insn, opcode=0x42, engine="vec", mnemonic="v.mul"):
     """d = a * b."""
@@ -40,6 +170,10 @@ class VMul(Insn, opcode=0x42, engine="vec", mnemonic="v.mul"):
     d: int = tile("destination", access="w")
     a: int = tile("source", access="rs")
     b: int = tile("source, broadcast", access="rs")
+
+    @staticmethod
+    def execute(s: State, d: int, a: int, b: int) -> None:
+        _binary(s, d, a, b, np.multiply)
 
 
 class VMax(Insn, opcode=0x43, engine="vec", mnemonic="v.max"):
@@ -49,6 +183,10 @@ class VMax(Insn, opcode=0x43, engine="vec", mnemonic="v.max"):
     a: int = tile("source", access="rs")
     b: int = tile("source, broadcast", access="rs")
 
+    @staticmethod
+    def execute(s: State, d: int, a: int, b: int) -> None:
+        _binary(s, d, a, b, np.maximum)
+
 
 class VDiv(Insn, opcode=0x44, engine="vec", mnemonic="v.div"):
     """d = a / b."""
@@ -56,6 +194,10 @@ class VDiv(Insn, opcode=0x44, engine="vec", mnemonic="v.div"):
     d: int = tile("destination", access="w")
     a: int = tile("source", access="rs")
     b: int = tile("source, broadcast", access="rs")
+
+    @staticmethod
+    def execute(s: State, d: int, a: int, b: int) -> None:
+        _binary(s, d, a, b, np.divide)
 
 
 class VExps(Insn, opcode=0x45, engine="vec", mnemonic="v.exps"):
@@ -65,6 +207,11 @@ class VExps(Insn, opcode=0x45, engine="vec", mnemonic="v.exps"):
     a: int = tile("source", access="rs")
     b: int = tile("source, broadcast", access="rs")
 
+    @staticmethod
+    def execute(s: State, d: int, a: int, b: int) -> None:
+        out = _binary(s, d, a, b, np.subtract)
+        np.exp(out, out=out)
+
 
 class VAddi(Insn, opcode=0x48, engine="vec", mnemonic="v.addi"):
     """d = a + imm."""
@@ -72,6 +219,11 @@ class VAddi(Insn, opcode=0x48, engine="vec", mnemonic="v.addi"):
     d: int = tile("destination", access="w")
     a: int = tile("source", access="rs")
     imm: float = f32("scalar")
+
+    @staticmethod
+    def execute(s: State, d: int, a: int, imm: int) -> None:
+        value = np.float32(f32_value(imm))
+        _unary(s, d, a, lambda x, out: np.add(x, value, out=out))
 
 
 class VMuli(Insn, opcode=0x49, engine="vec", mnemonic="v.muli"):
@@ -81,6 +233,11 @@ class VMuli(Insn, opcode=0x49, engine="vec", mnemonic="v.muli"):
     a: int = tile("source", access="rs")
     imm: float = f32("scalar")
 
+    @staticmethod
+    def execute(s: State, d: int, a: int, imm: int) -> None:
+        value = np.float32(f32_value(imm))
+        _unary(s, d, a, lambda x, out: np.multiply(x, value, out=out))
+
 
 class VMaxi(Insn, opcode=0x4A, engine="vec", mnemonic="v.maxi"):
     """d = max(a, imm)."""
@@ -89,12 +246,21 @@ class VMaxi(Insn, opcode=0x4A, engine="vec", mnemonic="v.maxi"):
     a: int = tile("source", access="rs")
     imm: float = f32("scalar")
 
+    @staticmethod
+    def execute(s: State, d: int, a: int, imm: int) -> None:
+        value = np.float32(f32_value(imm))
+        _unary(s, d, a, lambda x, out: np.maximum(x, value, out=out))
+
 
 class VExp(Insn, opcode=0x50, engine="vec", mnemonic="v.exp"):
     """d = exp(a)."""
 
     d: int = tile("destination", access="w")
     a: int = tile("source", access="rs")
+
+    @staticmethod
+    def execute(s: State, d: int, a: int) -> None:
+        _unary(s, d, a, np.exp)
 
 
 class VRecip(Insn, opcode=0x51, engine="vec", mnemonic="v.recip"):
@@ -103,12 +269,20 @@ class VRecip(Insn, opcode=0x51, engine="vec", mnemonic="v.recip"):
     d: int = tile("destination", access="w")
     a: int = tile("source", access="rs")
 
+    @staticmethod
+    def execute(s: State, d: int, a: int) -> None:
+        _unary(s, d, a, np.reciprocal)
+
 
 class VRsqrt(Insn, opcode=0x52, engine="vec", mnemonic="v.rsqrt"):
     """d = 1 / sqrt(a)."""
 
     d: int = tile("destination", access="w")
     a: int = tile("source", access="rs")
+
+    @staticmethod
+    def execute(s: State, d: int, a: int) -> None:
+        _unary(s, d, a, _rsqrt)
 
 
 class VSilu(Insn, opcode=0x53, engine="vec", mnemonic="v.silu"):
@@ -117,12 +291,20 @@ class VSilu(Insn, opcode=0x53, engine="vec", mnemonic="v.silu"):
     d: int = tile("destination", access="w")
     a: int = tile("source", access="rs")
 
+    @staticmethod
+    def execute(s: State, d: int, a: int) -> None:
+        _unary(s, d, a, lambda x, out: _gated(x, out, -1.0))
+
 
 class VGelu(Insn, opcode=0x54, engine="vec", mnemonic="v.gelu"):
     """d = 0.5 a (1 + tanh(sqrt(2/pi) (a + 0.044715 a^3))), the tanh form of GELU."""
 
     d: int = tile("destination", access="w")
     a: int = tile("source", access="rs")
+
+    @staticmethod
+    def execute(s: State, d: int, a: int) -> None:
+        _unary(s, d, a, _gelu_tanh)
 
 
 class VGelue(Insn, opcode=0x55, engine="vec", mnemonic="v.gelue"):
@@ -131,12 +313,20 @@ class VGelue(Insn, opcode=0x55, engine="vec", mnemonic="v.gelue"):
     d: int = tile("destination", access="w")
     a: int = tile("source", access="rs")
 
+    @staticmethod
+    def execute(s: State, d: int, a: int) -> None:
+        _unary(s, d, a, _gelu_erf)
+
 
 class VGeluQuick(Insn, opcode=0x56, engine="vec", mnemonic="v.gelu_quick"):
     """d = a * sigmoid(1.702 a)."""
 
     d: int = tile("destination", access="w")
     a: int = tile("source", access="rs")
+
+    @staticmethod
+    def execute(s: State, d: int, a: int) -> None:
+        _unary(s, d, a, lambda x, out: _gated(x, out, -1.702))
 
 
 class VTanh(Insn, opcode=0x57, engine="vec", mnemonic="v.tanh"):
@@ -145,12 +335,20 @@ class VTanh(Insn, opcode=0x57, engine="vec", mnemonic="v.tanh"):
     d: int = tile("destination", access="w")
     a: int = tile("source", access="rs")
 
+    @staticmethod
+    def execute(s: State, d: int, a: int) -> None:
+        _unary(s, d, a, np.tanh)
+
 
 class VSigmoid(Insn, opcode=0x58, engine="vec", mnemonic="v.sigmoid"):
     """d = 1 / (1 + exp(-a))."""
 
     d: int = tile("destination", access="w")
     a: int = tile("source", access="rs")
+
+    @staticmethod
+    def execute(s: State, d: int, a: int) -> None:
+        _unary(s, d, a, _sigmoid)
 
 
 class VNeg(Insn, opcode=0x59, engine="vec", mnemonic="v.neg"):
@@ -159,6 +357,10 @@ class VNeg(Insn, opcode=0x59, engine="vec", mnemonic="v.neg"):
     d: int = tile("destination", access="w")
     a: int = tile("source", access="rs")
 
+    @staticmethod
+    def execute(s: State, d: int, a: int) -> None:
+        _unary(s, d, a, np.negative)
+
 
 class VCopy(Insn, opcode=0x5A, engine="vec", mnemonic="v.copy"):
     """d = a, broadcast like a second source (rows 1 or equal, columns divide)."""
@@ -166,12 +368,24 @@ class VCopy(Insn, opcode=0x5A, engine="vec", mnemonic="v.copy"):
     d: int = tile("destination", access="w")
     a: int = tile("source, broadcast", access="rs")
 
+    @staticmethod
+    def execute(s: State, d: int, a: int) -> None:
+        x = s.source(a)
+        out = s.dest(d)
+        if x.shape[0] not in (1, out.shape[0]) or out.shape[1] % x.shape[1]:
+            raise Fault("run.shape", f"a source of {x.shape[0]}x{x.shape[1]} does not repeat over {out.shape[0]}x{out.shape[1]}")
+        np.copyto(out.reshape(out.shape[0], -1, x.shape[1]), x[:, None, :])
+
 
 class VFill(Insn, opcode=0x5B, engine="vec", mnemonic="v.fill"):
     """d = imm everywhere."""
 
     d: int = tile("destination", access="w")
     imm: float = f32("value; an infinity is allowed")
+
+    @staticmethod
+    def execute(s: State, d: int, imm: int) -> None:
+        s.dest(d)[:] = f32_value(imm)
 
 
 class VRsum(Insn, opcode=0x60, engine="vec", mnemonic="v.rsum"):
@@ -181,6 +395,10 @@ class VRsum(Insn, opcode=0x60, engine="vec", mnemonic="v.rsum"):
     a: int = tile("source", access="rs")
     acc: int = flag("accumulate")
 
+    @staticmethod
+    def execute(s: State, d: int, a: int, acc: int) -> None:
+        _reduce(s, d, a, acc, lambda x: x.sum(axis=1), np.add)
+
 
 class VRmax(Insn, opcode=0x61, engine="vec", mnemonic="v.rmax"):
     """d[i, 0] = max over j of a[i, j]; with `acc` also with what d holds."""
@@ -188,6 +406,10 @@ class VRmax(Insn, opcode=0x61, engine="vec", mnemonic="v.rmax"):
     d: int = tile("destination, one column", access="rw")
     a: int = tile("source", access="rs")
     acc: int = flag("accumulate")
+
+    @staticmethod
+    def execute(s: State, d: int, a: int, acc: int) -> None:
+        _reduce(s, d, a, acc, lambda x: x.max(axis=1), np.maximum)
 
 
 class VRsumsq(Insn, opcode=0x62, engine="vec", mnemonic="v.rsumsq"):
@@ -197,6 +419,10 @@ class VRsumsq(Insn, opcode=0x62, engine="vec", mnemonic="v.rsumsq"):
     a: int = tile("source", access="rs")
     acc: int = flag("accumulate")
 
+    @staticmethod
+    def execute(s: State, d: int, a: int, acc: int) -> None:
+        _reduce(s, d, a, acc, lambda x: np.einsum("ij,ij->i", x, x), np.add)
+
 
 class VMask(Insn, opcode=0x63, engine="vec", mnemonic="v.mask"):
     """Causal mask in place: d[i, j] = -3.4028235e38 where col0 + j > row0 + i."""
@@ -205,6 +431,14 @@ class VMask(Insn, opcode=0x63, engine="vec", mnemonic="v.mask"):
     row0: int | R = sext("query row (plus keys before the first query) of the tile's first row")
     col0: int | R = sext("key column of the tile's first column")
 
+    @staticmethod
+    def execute(s: State, d: int, row0: int, col0: int) -> None:
+        out = s.update(d)
+        rows, cols = out.shape
+        if col0 + cols - 1 > row0:
+            hidden = np.arange(cols)[None, :] + (col0 - row0) > np.arange(rows)[:, None]
+            np.copyto(out, np.float32(MASKED), where=hidden)
+
 
 class VRot(Insn, opcode=0x64, engine="vec", mnemonic="v.rot"):
     """Rotate pairs within each group of `width` columns: d = [-x2, x1] of halves [x1, x2].
@@ -212,10 +446,25 @@ class VRot(Insn, opcode=0x64, engine="vec", mnemonic="v.rot"):
     With `interleaved` the pairs are neighbours: d[2i] = -a[2i+1], d[2i+1] = a[2i].
     """
 
-    d: int = tile("destination; must not overlap the source", access="w")
+    d: int = tile("destination; may be the source", access="w")
     a: int = tile("source", access="rs")
     width: int = uimm(16, "columns to a group (head), even; divides the columns")
     interleaved: int = flag("pairs are neighbours")
+
+    @staticmethod
+    def execute(s: State, d: int, a: int, width: int, interleaved: int) -> None:
+        x = s.source(a)
+        out = s.dest(d)
+        _same(out, x)
+        rows, cols = x.shape
+        if width < 2 or width % 2 or cols % width:
+            raise Fault("run.shape", f"groups of {width} columns do not divide {cols} columns into pairs")
+        x3, out3 = x.reshape(rows, -1, width), out.reshape(rows, -1, width)
+        first, second = ((slice(0, width, 2), slice(1, width, 2)) if interleaved
+                         else (slice(0, width // 2), slice(width // 2, width)))
+        turned = np.negative(x3[..., second])
+        out3[..., second] = x3[..., first]
+        out3[..., first] = turned
 
 
 class VLd(Insn, opcode=0x65, engine="vec", mnemonic="v.ld"):
@@ -223,8 +472,19 @@ class VLd(Insn, opcode=0x65, engine="vec", mnemonic="v.ld"):
 
     d: int = tile("destination", access="w")
 
+    @staticmethod
+    def execute(s: State, d: int) -> None:
+        x = s.source(-1)
+        out = s.dest(d)
+        _same(out, x)
+        np.copyto(out, x)
+
 
 class Fwd(Insn, opcode=0x66, engine="vec", mnemonic="fwd"):
     """Round tile a to f16 and push it onto the activation stream (P of P @ V)."""
 
     a: int = tile("source", access="r")
+
+    @staticmethod
+    def execute(s: State, a: int) -> None:
+        s.forward(a)

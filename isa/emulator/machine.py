@@ -1,0 +1,181 @@
+"""Run a program: check and place the inputs, execute the trace, return the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from focusc.isa.dynamic import DynamicCounts
+from focusc.isa.emulator.inputs import check_inputs
+from focusc.isa.emulator.memory import Constants
+from focusc.isa.emulator.state import SicEvent, State, TopkEvent
+from focusc.isa.errors import Fault
+from focusc.isa.insns import INSNS
+from focusc.isa.program import ITEM_BYTES, Program, Symbol
+from focusc.isa.sequencer import MAX_COMMANDS, expand_chunks
+
+__all__ = ["Emulator", "Run", "Session"]
+
+_NUMPY = {"f16": np.float16, "f32": np.float32, "i8": np.int8, "u8": np.uint8, "u16": np.uint16, "i32": np.int32}
+_EXECUTE: list[Any] = [None] * 256
+_COUNT = [0] * 256
+for _opcode, _cls in INSNS.items():
+    _EXECUTE[_opcode], _COUNT[_opcode] = _cls.execute, len(_cls.fields)
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Result of a run: output tensors by name and the recorded unique-vector counts."""
+
+    outputs: dict[str, NDArray[Any]]
+    counts: DynamicCounts
+
+    @property
+    def trace(self) -> DynamicCounts:
+        """The counts, under the name that the timing model uses."""
+        return self.counts
+
+
+class Emulator:
+    """Executes one program, any number of times. `strict` adds the checks listed in docs/isa.md; results are the same.
+
+    `observe` receives every SicEvent and TopkEvent.
+    """
+
+    def __init__(self, program: Program, strict: bool = False,
+                 observe: Callable[[SicEvent | TopkEvent], None] | None = None, *,
+                 max_commands: int = MAX_COMMANDS) -> None:
+        self.program = program
+        self.strict = strict
+        self.observe = observe
+        self.max_commands = max_commands
+        self.constants = Constants(program.const)
+
+    def run(self, inputs: Mapping[str, Any] | None = None) -> Run:
+        """Execute the program on `inputs` (by symbol name); IsaError for wrong inputs, Fault for a wrong program."""
+        session = self.session(inputs)
+        session.finish()
+        return Run(session.outputs(), session.state.counts)
+
+    def session(self, inputs: Mapping[str, Any] | None = None) -> Session:
+        """A run that can be advanced command by command (for debuggers)."""
+        return Session(self, check_inputs(self.program, inputs or {}))
+
+
+class Session:
+    """One run in progress. `state` may be inspected between steps; `pc` is the next command's instruction."""
+
+    def __init__(self, emulator: Emulator, inputs: dict[str, NDArray[Any]]) -> None:
+        self.program = emulator.program
+        self.executed = 0
+        if emulator.strict:
+            from focusc.isa.emulator.strict import StrictState
+
+            self.state: State = StrictState(self.program, emulator.constants, emulator.observe)
+        else:
+            self.state = State(self.program, emulator.constants, emulator.observe)
+        for name, data in inputs.items():
+            place(self.state, self.program.symbol(name), data)
+        self._chunks = expand_chunks(self.program, max_commands=emulator.max_commands)
+        self._pcs: list[int] = []
+        self._ops: list[int] = []
+        self._rows: list[list[int]] = []
+        self._next = 0
+        self._done = False
+
+    def _fill(self) -> bool:
+        """Fetch the next chunk of the trace; False at the end of the program."""
+        chunk = next(self._chunks, None)
+        if chunk is None:
+            if not self._done:
+                self._done = True
+                self.state.finish()
+            return False
+        self._pcs, self._ops, self._rows = chunk.pc.tolist(), chunk.op.tolist(), chunk.fields.tolist()
+        self._next = 0
+        self.state.begin_chunk(chunk.tiles.tolist())
+        return True
+
+    def peek(self) -> tuple[int, int, list[int]] | None:
+        """(pc, opcode, resolved fields) of the next command, or None when the program has ended."""
+        if self._next >= len(self._ops) and not self._fill():
+            return None
+        i = self._next
+        return self._pcs[i], self._ops[i], self._rows[i][:_COUNT[self._ops[i]]]
+
+    def step(self) -> bool:
+        """Execute one command; False when the program has ended."""
+        if self.peek() is None:
+            return False
+        with np.errstate(all="ignore"):
+            self._execute(self._next, self._next + 1)
+        return True
+
+    def finish(self) -> None:
+        """Execute everything that is left."""
+        with np.errstate(all="ignore"):
+            while self._next < len(self._ops) or self._fill():
+                self._execute(self._next, len(self._ops))
+
+    def _execute(self, first: int, last: int) -> None:
+        state, pcs, ops, rows = self.state, self._pcs, self._ops, self._rows
+        execute, count = _EXECUTE, _COUNT
+        strict = state.strict
+        i = first
+        try:
+            if strict:
+                for i in range(first, last):
+                    op = ops[i]
+                    state.pc = pcs[i]
+                    state.begin(op)
+                    execute[op](state, *rows[i][:count[op]])
+                    state.end()
+            else:
+                for i in range(first, last):
+                    op = ops[i]
+                    state.pc = pcs[i]
+                    execute[op](state, *rows[i][:count[op]])
+        except Fault as fault:
+            raise fault.at(pcs[i], str(self.program.insns[pcs[i]]), self.program.node(pcs[i])) from None
+        self.executed += last - first
+        self._next = last
+
+    def commands(self) -> Iterator[tuple[int, int, list[int]]]:
+        """Yield each command before it is executed."""
+        while (command := self.peek()) is not None:
+            yield command
+            self.step()
+
+    def outputs(self) -> dict[str, NDArray[Any]]:
+        """Output tensors as they are in memory now: f16 as float16, bf16 as float32, others as they are stored."""
+        return {symbol.name: fetch(self.state, symbol) for symbol in self.program.symbols if symbol.kind == "output"}
+
+
+def place(state: State, symbol: Symbol, data: NDArray[Any]) -> None:
+    """Write an input (already checked) to its place in memory."""
+    if symbol.count == 0:
+        return
+    if symbol.dtype in ("f16", "bf16", "f32"):
+        flat = np.ascontiguousarray(data, np.float32).reshape(-1)
+        state.mem.store(symbol.address, 0, symbol.dtype, flat, 0, symbol.count, 1, symbol.count)
+    else:
+        state.mem.store_bytes(symbol.address, np.ascontiguousarray(data, _NUMPY[symbol.dtype]),
+                              ITEM_BYTES[symbol.dtype])
+    state.placed(symbol)
+
+
+def fetch(state: State, symbol: Symbol) -> NDArray[Any]:
+    """Copy of a symbol's tensor; f16 as float16, bf16 as float32."""
+    if symbol.count == 0:
+        return np.zeros(symbol.shape, _NUMPY.get(symbol.dtype, np.float32))
+    state.fetched(symbol)
+    if symbol.dtype in ("f16", "bf16"):
+        found = state.mem.load(symbol.address, 1, symbol.count, 0, symbol.dtype)
+        target = np.float16 if symbol.dtype == "f16" else np.float32
+        return found.reshape(symbol.shape).astype(target)
+    end = state.mem.span(symbol.address, 1, symbol.count, 0, ITEM_BYTES[symbol.dtype])
+    return state.mem.bytes(symbol.address, end).view(_NUMPY[symbol.dtype]).reshape(symbol.shape).copy()

@@ -1,0 +1,354 @@
+"""Architectural state of a run, as the `execute` functions of the instructions see it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from focusc.isa.dynamic import DynamicCounts
+from focusc.isa.emulator import kernels
+from focusc.isa.emulator.memory import Constants, Memory
+from focusc.isa.errors import Fault
+from focusc.isa.program import ALIGN, Program, Symbol, align, conc_block
+
+__all__ = ["Item", "SicEvent", "State", "TopkEvent", "output_bytes"]
+
+F32 = NDArray[np.float32]
+Observer = Callable[["SicEvent | TopkEvent"], None]
+_CACHE_BYTES = 1 << 30
+
+
+def output_bytes(hardware: dict[str, Any]) -> int:
+    """Bytes of the output buffer in a hardware description; the published 384 KiB if it does not say."""
+    try:
+        return int(hardware["buffers"]["output"]["bytes"])
+    except (KeyError, TypeError, ValueError):
+        return 384 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class SicEvent:
+    """What one `sic` decided. links[slot, i]: tile row that row i links to (itself: a root)."""
+
+    pc: int
+    site: int
+    row0: int
+    first: int
+    """Tile rows first .. first+count are the visual ones."""
+    count: int
+    links: NDArray[np.int32]
+    unique: NDArray[np.int32]
+
+
+@dataclass(frozen=True, slots=True)
+class TopkEvent:
+    """What one `sec.topk` kept: indices among the present visual rows, and their original positions."""
+
+    pc: int
+    kept: NDArray[np.int32]
+    positions: NDArray[np.int32]
+    importance: F32
+
+
+class Item:
+    """One entry of a stream: float32 data [rows, cols], its type in DRAM, and the DRAM bytes it is a view of."""
+
+    __slots__ = ("conc", "data", "dtype", "high", "low", "producer")
+
+    def __init__(self, data: F32, dtype: str, low: int = 0, high: int = 0, conc: bool = False) -> None:
+        self.data, self.dtype, self.low, self.high, self.conc = data, dtype, low, high, conc
+        self.producer: Any = None
+
+
+class ConcTile:
+    """A concentrated tile whose rows are still at hand as `sic` computed them."""
+
+    __slots__ = ("cap", "high", "low", "recon", "rows")
+
+    def __init__(self, low: int, high: int, cap: int, rows: int, recon: F32) -> None:
+        self.low, self.high, self.cap, self.rows, self.recon = low, high, cap, rows, recon
+
+
+class State:
+    """Everything a command can read or change. `tiles` and `views` belong to the chunk of the trace being executed."""
+
+    strict = False
+
+    def __init__(self, program: Program, constants: Constants, observe: Observer | None = None) -> None:
+        self.mem = Memory(program, constants)
+        self.obuf: F32 = np.zeros(output_bytes(program.hardware) // 4, np.float32)
+        self.tiles: list[list[int]] = []
+        self.views: list[F32 | None] = []
+        self.act: deque[Item] = deque()
+        self.wgt: deque[Item] = deque()
+        self.importance: F32 | None = None
+        self.layout: tuple[int, ...] | None = None
+        self.sic: tuple[int, int, int, float, int, int] | None = None
+        self.pos: tuple[int, int, int, int] | None = None
+        self.conv_in: tuple[int, ...] | None = None
+        self.conv_win: tuple[int, ...] | None = None
+        self.counts = DynamicCounts()
+        self.observe = observe
+        self.pc = 0
+        self.k = kernels
+        self.scratch: F32 = np.empty(0, np.float32)
+        self._conc: dict[int, tuple[ConcTile, int]] = {}
+        self._conc_tiles: dict[int, ConcTile] = {}
+        self._conc_flags = bytearray(len(self.mem.raw_newer))
+
+    def begin_chunk(self, tiles: list[list[int]]) -> None:
+        """Take over the tile table of the next chunk of the trace."""
+        self.tiles = tiles
+        self.views = [None] * len(tiles)
+
+    # -------------------------------------------------------------- tiles
+
+    def view(self, t: int) -> F32:
+        """The window of tile-table row t, as a view of the output buffer."""
+        found = self.views[t]
+        if found is None:
+            off, rows, cols, pitch = self.tiles[t]
+            if off + ((rows - 1) * pitch + cols) * 4 > self.obuf.nbytes:
+                raise Fault("run.window", f"tile window of {rows} x {cols} (pitch {pitch}) at byte {off} leaves the output "
+                            f"buffer of {self.obuf.nbytes} bytes")
+            found = np.ndarray((rows, cols), np.float32, self.obuf, off, (pitch * 4, 4))  # type: ignore[arg-type]
+            self.views[t] = found
+        return found
+
+    def source(self, t: int) -> F32:
+        """A tile to read, or the stream head (t = -1), which is taken."""
+        return self.view(t) if t >= 0 else self.pop_act().data
+
+    def dest(self, t: int) -> F32:
+        """A tile that the command overwrites entirely."""
+        return self.view(t)
+
+    def update(self, t: int) -> F32:
+        """A tile that the command reads and writes."""
+        return self.view(t)
+
+    def flat(self, t: int) -> tuple[F32, int, int, int, int]:
+        """Source t as a flat array: (array, first element, pitch, rows, cols)."""
+        data = self.source(t)
+        if t >= 0:
+            off, rows, cols, pitch = self.tiles[t]
+            return self.obuf, off >> 2, pitch, rows, cols
+        data = np.ascontiguousarray(data)
+        return data.reshape(-1), 0, data.shape[1], data.shape[0], data.shape[1]
+
+    def temporary(self, rows: int, cols: int) -> F32:
+        """Scratch space [rows, cols] that lives until the next call."""
+        if self.scratch.size < rows * cols:
+            self.scratch = np.empty(rows * cols, np.float32)
+        return self.scratch[:rows * cols].reshape(rows, cols)
+
+    # -------------------------------------------------------------- streams
+
+    def push_act(self, item: Item) -> None:
+        self.act.append(item)
+
+    def push_wgt(self, item: Item) -> None:
+        self.wgt.append(item)
+
+    def pop_act(self) -> Item:
+        """Head of the activation stream; Fault if it is empty."""
+        if not self.act:
+            raise Fault("run.underflow", "the activation stream is empty",
+                        hint="every consumer needs its own load or fwd before it in program order")
+        return self.act.popleft()
+
+    def pop_wgt(self) -> Item:
+        """Head of the weight stream; Fault if it is empty."""
+        if not self.wgt:
+            raise Fault("run.underflow", "the weight stream is empty", hint="every mma needs its own ld.wgt before it")
+        return self.wgt.popleft()
+
+    # -------------------------------------------------------------- memory
+
+    def load(self, addr: int, rows: int, cols: int, stride: int, dtype: str) -> Item:
+        """A block of DRAM as a stream item."""
+        if rows == 0 or cols == 0:
+            raise Fault("run.extent", f"a load of {rows} rows x {cols} columns")
+        data = self.mem.load(addr, rows, cols, stride, dtype)
+        return Item(data, dtype, addr, addr + (rows - 1) * stride + cols * 4)
+
+    def load_i32(self, addr: int, count: int) -> NDArray[np.int32]:
+        return self.mem.load_i32(addr, count)
+
+    def load_rows(self, addr: int, index: NDArray[np.int32], cols: int, stride: int, dtype: str) -> Item:
+        """Rows `index` of a table in DRAM as a stream item."""
+        return Item(self.mem.load_rows(addr, index, cols, stride, dtype), dtype)
+
+    def index(self, addr: int, count: int, limit: int) -> NDArray[np.int32]:
+        """An i32 list in DRAM whose entries must lie in 0..limit-1."""
+        found = self.load_i32(addr, count)
+        if count and (int(found.min()) < 0 or int(found.max()) >= limit):
+            bad = int(np.flatnonzero((found < 0) | (found >= limit))[0])
+            raise Fault("run.index", f"entry {bad} of the index list is {int(found[bad])}, expected 0..{limit - 1}")
+        return found
+
+    def before_write(self, low: int, high: int) -> None:
+        """Keep stream items and cached tiles right when DRAM bytes low..high change."""
+        for queue in (self.act, self.wgt):
+            for item in queue:
+                if item.low < high and low < item.high:
+                    item.data, item.low, item.high = item.data.copy(), 0, 0
+        base = self.mem.base
+        if self._conc_tiles and self._conc_flags.find(1, max(0, low - base) >> 6, (high - base + 63) >> 6) >= 0:
+            for tile in [t for t in self._conc_tiles.values() if t.low < high and low < t.high]:
+                self._forget(tile)
+
+    def store(self, t: int, addr: int, stride: int, dtype: str) -> None:
+        """Round a source to `dtype` and store it."""
+        flat, offset, pitch, rows, cols = self.flat(t)
+        self.before_write(addr, addr + (rows - 1) * stride + cols * 4)
+        self.mem.store(addr, stride, dtype, flat, offset, pitch, rows, cols)
+
+    def store_row(self, flat: F32, offset: int, addr: int, cols: int, dtype: str) -> None:
+        """Store one row of a source."""
+        self.before_write(addr, addr + cols * 4)
+        self.mem.store(addr, 0, dtype, flat, offset, cols, 1, cols)
+
+    def store_i32(self, addr: int, data: NDArray[np.int32]) -> None:
+        self.before_write(addr, addr + data.nbytes)
+        self.mem.store_bytes(addr, data, 4)
+
+    # -------------------------------------------------------------- concentrated tiles
+
+    def _forget(self, tile: ConcTile) -> None:
+        base, block = self.mem.base, conc_block(tile.cap)
+        for at in range(tile.low, tile.high, block):
+            self._conc.pop(at, None)
+        self._conc_tiles.pop(tile.low, None)
+        a, b = (tile.low - base) >> 6, (tile.high - base) >> 6
+        self._conc_flags[a:b] = bytes(b - a)
+
+    def conc_span(self, addr: int, slots: int, cap: int, rows: int, *, write: bool) -> int:
+        """End of a concentrated tile's bytes; Fault unless it is aligned, in memory and has room for the rows."""
+        if rows > cap or cap > 65536 or slots == 0 or rows == 0:
+            raise Fault("run.extent", f"{rows} rows x {slots} slots do not fit blocks for {cap} rows (at most 65536)")
+        if addr % ALIGN:
+            raise Fault("run.align", f"block address {addr:#x} is not a multiple of {ALIGN}")
+        return self.mem.span(addr, 1, slots * conc_block(cap), 0, 1, write=write)
+
+    def load_conc(self, addr: int, rows: int, slots: int, cap: int) -> Item:
+        """Rows [rows, slots*32] of a concentrated tile."""
+        end = self.conc_span(addr, slots, cap, rows, write=False)
+        found = self._conc.get(addr)
+        if found is not None:
+            tile, slot = found
+            if tile.cap == cap and rows <= tile.rows and end <= tile.high:
+                return Item(tile.recon[:rows, slot * 32:(slot + slots) * 32], "f16", conc=True)
+        mem, block = self.mem, conc_block(cap)
+        if addr < mem.base:
+            raise Fault("run.bounds", f"concentrated tile at {addr:#x} lies in the constants")
+        low = addr - mem.base
+        mem.want_raw(low, end - mem.base)
+        mem.want_shadow(low, end - mem.base)
+        header: NDArray[np.uint32] = np.ndarray((slots,), np.uint32, mem.raw, low, (block,))  # type: ignore[arg-type]
+        unique = np.minimum(header, cap).astype(np.int32)
+        out = np.empty((rows, slots * 32), np.float32)
+        bad = self.k.gather(mem.bits, mem.shadow, (low + 64) >> 1, (low + 64 + align(2 * cap)) >> 1, block >> 1, unique,
+                            rows, out)
+        if bad >= 0:
+            raise Fault("run.map", f"slot {bad}: the map names a unique vector beyond the block's count "
+                        f"{int(header[bad])}", hint="the tile must be written by sic before it is loaded")
+        return Item(out, "f16", conc=True)
+
+    def merge(self, t: int, addr: int, cap: int, row0: int, site: int) -> None:
+        """The work of `sic`: concentrate a tile and write its blocks."""
+        if self.sic is None or self.layout is None or self.pos is None:
+            missing = "cfg.sic" if self.sic is None else "cfg.layout" if self.layout is None else "cfg.pos"
+            raise Fault("run.config", f"{missing} has not been executed")
+        flat, offset, pitch, rows, cols = self.flat(t)
+        slots, block, mem = -(-cols // 32), conc_block(cap), self.mem
+        end = self.conc_span(addr, slots, cap, rows, write=True)
+        self.before_write(addr, end)
+        positions, first = self.positions_of(row0, rows)
+        bf, bh, bw, threshold, grid, published = self.sic
+        cand = self.k.candidates(positions, first, self.layout, (bf, bh, bw), grid == 1, rows)
+        links, maps = np.empty((slots, rows), np.int32), np.empty((slots, rows), np.uint16)
+        unique, roots = np.empty(slots, np.int32), np.empty(slots, np.int32)
+        recon = np.empty((rows, slots * 32), np.float32)
+        low = addr - mem.base
+        head = 64 + align(2 * cap)
+        self.k.sic_merge(flat, offset, pitch, rows, cols, cand, np.float32(threshold),
+                         self.layout[0] if published else 0, links, maps, unique, roots, mem.shadow, (low + head) >> 1,
+                         block >> 1, recon)
+        self._write_blocks(low, slots, rows, block, head, unique, maps)
+        tile = ConcTile(addr, end, cap, rows, recon)
+        self._conc_tiles[addr] = tile
+        for slot in range(slots):
+            self._conc[addr + slot * block] = (tile, slot)
+        self._conc_flags[low >> 6:(end - mem.base) >> 6] = b"\1" * ((end - addr) >> 6)
+        if sum(item.recon.nbytes for item in self._conc_tiles.values()) > _CACHE_BYTES:
+            self._forget(next(iter(self._conc_tiles.values())))
+        self.counts.add(roots, site, rows, len(positions))
+        if self.observe is not None:
+            self.observe(SicEvent(self.pc, site, row0, first, len(positions), links, unique))
+
+    def _write_blocks(self, low: int, slots: int, rows: int, block: int, head: int, unique: NDArray[np.int32],
+                      maps: NDArray[np.uint16]) -> None:
+        """Counts and maps as bytes; the vectors are in the shadow already. What a block holds beyond them is undefined."""
+        raw = self.mem.raw
+        header: NDArray[np.uint32] = np.ndarray((slots,), np.uint32, raw, low, (block,))  # type: ignore[arg-type]
+        header[:] = unique
+        table: NDArray[np.uint16] = np.ndarray((slots, rows), np.uint16, raw, low + 64, (block, 2))  # type: ignore[arg-type]
+        table[:] = maps
+        a, b = low >> 6, (low + slots * block) >> 6
+        newer = np.zeros((slots, block >> 6), np.uint8)
+        newer[:, :head >> 6] = 1
+        self.mem.raw_newer[a:b] = newer.tobytes()
+        self.mem.shadow_newer[a:b] = (1 - newer).tobytes()
+
+    def positions_of(self, row0: int, rows: int) -> tuple[NDArray[np.int32], int]:
+        """Original positions of the visual rows among sequence rows row0.., and the tile row of the first of them."""
+        if self.pos is None:
+            raise Fault("run.config", "cfg.pos has not been executed")
+        addr, count, start, identity = self.pos
+        low, high = max(row0, start), min(row0 + rows, start + count)
+        if low >= high:
+            return np.zeros(0, np.int32), 0
+        if identity:
+            return np.arange(low - start, high - start, dtype=np.int32), low - row0
+        found = np.array(self.load_i32(addr + 4 * (low - start), high - low))
+        if int(found[0]) < 0 or int(found[-1]) - int(found[0]) >= 1 << 26 or (np.diff(found) <= 0).any():
+            raise Fault("run.positions", "the position list is not ascending, or spans more than 2^26 positions")
+        return found, low - row0
+
+    # -------------------------------------------------------------- the rest
+
+    def forward(self, t: int) -> None:
+        """Round a tile to f16 and push it onto the activation stream."""
+        flat, offset, pitch, rows, cols = self.flat(t)
+        out = np.empty((rows, cols), np.float32)
+        self.k.round_rows(flat, offset, pitch, out.reshape(-1), 0, cols, rows, cols, 0)
+        self.push_act(Item(out, "f16"))
+
+    def fence(self, act: int, wgt: int, store: int) -> None:
+        """Nothing: commands execute in program order here. The strict emulator checks that fences are not missing."""
+
+    def selected(self, kept: NDArray[np.int32], positions: NDArray[np.int32]) -> None:
+        """Report a `sec.topk` selection to the observer."""
+        if self.observe is not None and self.importance is not None:
+            self.observe(TopkEvent(self.pc, kept, positions, self.importance.copy()))
+
+    def begin(self, op: int) -> None:
+        """Called before a command in strict mode."""
+
+    def end(self) -> None:
+        """Called after a command in strict mode."""
+
+    def finish(self) -> None:
+        """Called once, when the program has ended."""
+
+    def placed(self, symbol: Symbol) -> None:
+        """Called when an input has been written to memory."""
+
+    def fetched(self, symbol: Symbol) -> None:
+        """Called when an output is about to be read."""
