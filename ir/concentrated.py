@@ -19,8 +19,15 @@ class Concentrated:
     which vectors linked to another; by default those that are not roots.
     """
 
-    def __init__(self, shape: Sequence[int], tiles: Sequence[tuple[int, int]], root: np.ndarray, values: np.ndarray,
-                 vector: int = 32, linked: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        shape: Sequence[int],
+        tiles: Sequence[tuple[int, int]],
+        root: np.ndarray,
+        values: np.ndarray,
+        vector: int = 32,
+        linked: np.ndarray | None = None,
+    ) -> None:
         self.shape: tuple[int, ...] = tuple(shape)
         self.tiles: list[tuple[int, int]] = [(int(a), int(b)) for a, b in tiles]
         self.vector = vector

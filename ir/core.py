@@ -223,8 +223,9 @@ class Module:
 
     __slots__ = ("__weakref__", "attrs", "body", "name", "outputs")
 
-    def __init__(self, name: str, body: Block, attrs: dict[str, Any] | None = None,
-                 outputs: Sequence[str] = ()) -> None:
+    def __init__(
+        self, name: str, body: Block, attrs: dict[str, Any] | None = None, outputs: Sequence[str] = ()
+    ) -> None:
         self.name = name
         self.body = body
         self.attrs: dict[str, Any] = dict(attrs or {})
@@ -274,7 +275,9 @@ def clone_block(block: Block, values: dict[Value, Value]) -> Block:
 def clone_op(op: Op, values: dict[Value, Value]) -> Op:
     """Copy an op (detached), mapping operands and recording results in `values`."""
     regions = [clone_block(r, values) for r in op.regions]
-    new = type(op).raw([values.get(v, v) if v is not None else None for v in op.operands], dict(op.attrs), regions, op.loc)
+    new = type(op).raw(
+        [values.get(v, v) if v is not None else None for v in op.operands], dict(op.attrs), regions, op.loc
+    )
     for value in new.operands:
         if value is not None:
             value.add_use(new)
@@ -292,5 +295,7 @@ def op_class(name: str, loc: Loc = UNKNOWN) -> type[Op]:
         import difflib
 
         near = difflib.get_close_matches(name, OPS, 3)
-        raise fail("op.unknown", f"op {name!r} is unknown", loc, hint=f"did you mean {', '.join(near)}?" if near else "")
+        raise fail(
+            "op.unknown", f"op {name!r} is unknown", loc, hint=f"did you mean {', '.join(near)}?" if near else ""
+        )
     return cls

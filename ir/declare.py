@@ -37,8 +37,15 @@ class Operand:
 class Attr:
     """A compile-time attribute: `kind` is int, float, bool, str, tuple, dict or Resource."""
 
-    def __init__(self, kind: type | tuple[type, ...], default: Any, one_of: tuple[Any, ...], of: type | None,
-                 minimum: float | None, doc: str) -> None:
+    def __init__(
+        self,
+        kind: type | tuple[type, ...],
+        default: Any,
+        one_of: tuple[Any, ...],
+        of: type | None,
+        minimum: float | None,
+        doc: str,
+    ) -> None:
         self.kind, self.default, self.one_of, self.of, self.minimum, self.doc = kind, default, one_of, of, minimum, doc
         self.name = ""
 
@@ -67,8 +74,9 @@ class Attr:
             if bad:
                 raise fail("attr.type", f"attribute {self.name} holds {bad[0]!r}, expected {self.of.__name__} elements")
         if self.one_of and value not in self.one_of:
-            raise fail("attr.value", f"attribute {self.name} is {value!r}, expected one of "
-                       f"{', '.join(map(repr, self.one_of))}")
+            raise fail(
+                "attr.value", f"attribute {self.name} is {value!r}, expected one of {', '.join(map(repr, self.one_of))}"
+            )
         if self.minimum is not None and value < self.minimum:
             raise fail("attr.value", f"attribute {self.name} is {value}, expected at least {self.minimum}")
         return value
@@ -106,8 +114,15 @@ def operands(*, doc: str = "") -> Any:
     return Operand(variadic=True, doc=doc)
 
 
-def attr(kind: type | tuple[type, ...], default: Any = MISSING, *, one_of: tuple[Any, ...] = (), of: type | None = None,
-         minimum: float | None = None, doc: str = "") -> Any:
+def attr(
+    kind: type | tuple[type, ...],
+    default: Any = MISSING,
+    *,
+    one_of: tuple[Any, ...] = (),
+    of: type | None = None,
+    minimum: float | None = None,
+    doc: str = "",
+) -> Any:
     """Declare an attribute. `of` types the elements of a tuple; a default of None allows absence."""
     return Attr(kind, default, one_of, of, minimum, doc)
 
@@ -141,8 +156,10 @@ def canonical(value: Any, depth: int = 0) -> Any:
         return Resource("", value)
     if isinstance(value, (int, float, str)):
         return next(t(value) for t in (bool, int, float, str) if isinstance(value, t))
-    raise fail("attr.type", f"an attribute value has type {kind.__name__}; "
-               "expected int, float, bool, str, list, dict or Resource")
+    raise fail(
+        "attr.type",
+        f"an attribute value has type {kind.__name__}; expected int, float, bool, str, list, dict or Resource",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,8 +197,8 @@ def defop(name: str, *, pure: bool = True, terminator: bool = False) -> Callable
             if getattr(cls, needed, None) is None:
                 raise TypeError(f"op {name!r} has no {needed}()")
         spec = _spec(name, cls, pure, terminator)
-        setattr(cls, "name", name)
-        setattr(cls, "spec", spec)
+        cls.name = name
+        cls.spec = spec
         OPS[name] = cls
         return cls
 
@@ -208,5 +225,15 @@ def _spec(name: str, cls: type, pure: bool, terminator: bool) -> OpSpec:
     variadic = bool(slots) and slots[-1].variadic
     fixed = slots[:-1] if variadic else slots
     required = max((i + 1 for i, o in enumerate(fixed) if not o.optional), default=0)
-    return OpSpec(name, (cls.__doc__ or "").strip(), tuple(slots), {a.name: a for a in found[Attr]},
-                  tuple(found[ResultField]), tuple(found[RegionField]), pure, terminator, required, variadic)
+    return OpSpec(
+        name,
+        (cls.__doc__ or "").strip(),
+        tuple(slots),
+        {a.name: a for a in found[Attr]},
+        tuple(found[ResultField]),
+        tuple(found[RegionField]),
+        pure,
+        terminator,
+        required,
+        variadic,
+    )

@@ -158,12 +158,18 @@ def bind_input(name: str, type_: Type, value: Any) -> Any:
         return value
     array = np.asarray(value)
     if array.shape != type_.shape or array.dtype != DTYPES[type_.dtype]:
-        raise fail("run.input", f"input {name!r} is {array.dtype}{list(array.shape)}, expected "
-                   f"{DTYPES[type_.dtype]}{list(type_.shape)}")
+        raise fail(
+            "run.input",
+            f"input {name!r} is {array.dtype}{list(array.shape)}, expected {DTYPES[type_.dtype]}{list(type_.shape)}",
+        )
     return array
 
 
 def _refuse_absurd(op: Op, type_: Type) -> None:
     if isinstance(type_, TensorType) and type_.nbytes > MAX_BYTES:
-        raise fail("run.size", f"{op.name}: a value of type {type_} has {type_.nbytes} bytes, more than the "
-                   f"interpreter's limit of {MAX_BYTES}", op.loc)
+        raise fail(
+            "run.size",
+            f"{op.name}: a value of type {type_} has {type_.nbytes} bytes, more than the "
+            f"interpreter's limit of {MAX_BYTES}",
+            op.loc,
+        )

@@ -1,4 +1,4 @@
-"""Making and changing graphs: `Builder` appends ops, `Rewriter` edits a module in place and remembers whether it did."""
+"""Making and changing graphs: `Builder` appends ops, `Rewriter` edits a module in place."""
 
 from __future__ import annotations
 
@@ -28,8 +28,15 @@ class Builder:
         """Add an argument to the block."""
         return self.block.add_argument(type, name)
 
-    def create(self, kind: str | type[Op], *operands: Value | None, loc: Loc | None = None,
-               regions: Sequence[Block] = (), names: Sequence[str] = (), **attrs: Any) -> Op:
+    def create(
+        self,
+        kind: str | type[Op],
+        *operands: Value | None,
+        loc: Loc | None = None,
+        regions: Sequence[Block] = (),
+        names: Sequence[str] = (),
+        **attrs: Any,
+    ) -> Op:
         """Create and insert an op; `names` are hints for its results. CompileError if the op does not type-check."""
         cls = op_class(kind) if isinstance(kind, str) else kind
         op = cls.create(operands, attrs, regions=regions, loc=self.loc if loc is None else loc)
@@ -37,8 +44,9 @@ class Builder:
             value.name = name
         return self.insert(op)
 
-    def emit(self, kind: str | type[Op], *operands: Value | None, loc: Loc | None = None, name: str = "",
-             **attrs: Any) -> Value:
+    def emit(
+        self, kind: str | type[Op], *operands: Value | None, loc: Loc | None = None, name: str = "", **attrs: Any
+    ) -> Value:
         """`create` for an op with one result; returns that value."""
         return self.create(kind, *operands, loc=loc, names=(name,) if name else (), **attrs).result
 
@@ -86,21 +94,38 @@ class Rewriter:
         self.module = module
         self.changed = False
 
-    def insert_before(self, op: Op, kind: str | type[Op], *operands: Value | None, loc: Loc | None = None,
-                      regions: Sequence[Block] = (), names: Sequence[str] = (), **attrs: Any) -> Op:
+    def insert_before(
+        self,
+        op: Op,
+        kind: str | type[Op],
+        *operands: Value | None,
+        loc: Loc | None = None,
+        regions: Sequence[Block] = (),
+        names: Sequence[str] = (),
+        **attrs: Any,
+    ) -> Op:
         """Create an op before `op`, with its location unless `loc` is given."""
         self.changed = True
         b = Builder(before=op, loc=op.loc if loc is None else loc)
         return b.create(kind, *operands, regions=regions, names=names, **attrs)
 
-    def insert_after(self, op: Op, kind: str | type[Op], *operands: Value | None, loc: Loc | None = None,
-                     regions: Sequence[Block] = (), names: Sequence[str] = (), **attrs: Any) -> Op:
+    def insert_after(
+        self,
+        op: Op,
+        kind: str | type[Op],
+        *operands: Value | None,
+        loc: Loc | None = None,
+        regions: Sequence[Block] = (),
+        names: Sequence[str] = (),
+        **attrs: Any,
+    ) -> Op:
         """Create an op after `op`, with its location unless `loc` is given."""
         block = _block_of(op)
         after = block.ops.index(op) + 1
         self.changed = True
-        b = Builder(block, before=block.ops[after] if after < len(block.ops) else None,
-                    loc=op.loc if loc is None else loc)
+        b = Builder(
+            block, before=block.ops[after] if after < len(block.ops) else None, loc=op.loc if loc is None else loc
+        )
         return b.create(kind, *operands, regions=regions, names=names, **attrs)
 
     def builder_before(self, op: Op) -> Builder:
@@ -112,7 +137,9 @@ class Rewriter:
         """Let all users of the results of `op` read `values` instead, and erase `op`."""
         new = [values] if isinstance(values, Value) else list(values)
         if len(new) != len(op.results):
-            raise fail("rewrite.results", f"{op.name} has {len(op.results)} results, the replacement {len(new)}", op.loc)
+            raise fail(
+                "rewrite.results", f"{op.name} has {len(op.results)} results, the replacement {len(new)}", op.loc
+            )
         for old, value in zip(op.results, new, strict=True):
             self.replace_uses(old, value)
         self.erase(op)
@@ -155,8 +182,11 @@ class Rewriter:
         """Remove an op whose results are unused, with everything in its regions."""
         for value in op.results:
             if value.users:
-                raise fail("rewrite.erase", f"{op.name} is erased while {value.users[0].name} still reads %{value.name}",
-                           op.loc)
+                raise fail(
+                    "rewrite.erase",
+                    f"{op.name} is erased while {value.users[0].name} still reads %{value.name}",
+                    op.loc,
+                )
         self.changed = True
         for inner in op.walk():
             for value in inner.operands:

@@ -106,8 +106,11 @@ class ConcentratedType(Type):
         object.__setattr__(self, "shape", tuple(int(d) for d in self.shape))
         _check(self.shape, self.dtype)
         if len(self.shape) < 2 or self.vector < 1 or self.m < 1:
-            raise fail("type.shape", f"a concentrated value needs at least [rows, columns], vector >= 1 and m >= 1, "
-                       f"not {list(self.shape)}, v{self.vector}, m{self.m}")
+            raise fail(
+                "type.shape",
+                f"a concentrated value needs at least [rows, columns], vector >= 1 and m >= 1, "
+                f"not {list(self.shape)}, v{self.vector}, m{self.m}",
+            )
 
     def __str__(self) -> str:
         return f"conc<{_dims(self.shape, self.dtype)}, v{self.vector}, m{self.m}>"

@@ -22,8 +22,13 @@ def verify(module: Module) -> None:
     if end is None or end.name != "return":
         found.append(Diagnostic("module.return", "the module body does not end in `return`"))
     elif len(end.operands) != len(module.outputs):
-        found.append(Diagnostic("module.return", f"return has {len(end.operands)} operands, the module names "
-                                f"{len(module.outputs)} outputs", end.loc))
+        found.append(
+            Diagnostic(
+                "module.return",
+                f"return has {len(end.operands)} operands, the module names {len(module.outputs)} outputs",
+                end.loc,
+            )
+        )
     _block(module.body, set(), found)
     if found:
         raise CompileError(found)
@@ -48,8 +53,13 @@ def _op(op: Op, block: Block, visible: set[Value], found: list[Diagnostic]) -> N
         if value is None:
             continue
         if value not in visible:
-            found.append(Diagnostic("value.undefined", f"{op.name}: operand {slot} (%{value.name or '?'}) is not defined "
-                                    "before its use", op.loc))
+            found.append(
+                Diagnostic(
+                    "value.undefined",
+                    f"{op.name}: operand {slot} (%{value.name or '?'}) is not defined before its use",
+                    op.loc,
+                )
+            )
         if op not in value._uses:  # pyright: ignore[reportPrivateUsage]
             found.append(Diagnostic("value.uses", f"{op.name}: operand {slot} does not list this op as a user", op.loc))
     for region in op.regions:
@@ -68,8 +78,11 @@ def _op(op: Op, block: Block, visible: set[Value], found: list[Diagnostic]) -> N
         return
     have = tuple(v.type for v in op.results)
     if types != have:
-        found.append(Diagnostic("type.result", f"{op.name}: result type is {_types(have)}, but the op gives "
-                                f"{_types(types)}", op.loc))
+        found.append(
+            Diagnostic(
+                "type.result", f"{op.name}: result type is {_types(have)}, but the op gives {_types(types)}", op.loc
+            )
+        )
 
 
 def _types(types: tuple[object, ...]) -> str:

@@ -40,28 +40,38 @@ class Attention(Op):
     def infer(q: Type, k: Type, v: Type, *, heads: int, kv_heads: int, scale: float, causal: bool) -> Type:
         queries, keys, values = floating(rows_of(q, "q"), "q"), tensor(k, "k"), tensor(v, "v")
         if queries.rank != 3 or keys.rank != 3 or values.rank != 3:
-            raise InferError(f"q, k, v are {queries}, {keys}, {values}; expected [B, T, heads * hd], [B, S, kv_heads * hd] "
-                             "twice", code="type.shape")
+            raise InferError(
+                f"q, k, v are {queries}, {keys}, {values}; expected [B, T, heads * hd], [B, S, kv_heads * hd] twice",
+                code="type.shape",
+            )
         if heads % kv_heads or queries.shape[2] % heads:
-            raise InferError(f"{heads} heads over {kv_heads} key/value heads and {queries.shape[2]} columns do not divide",
-                             code="attr.value")
+            raise InferError(
+                f"{heads} heads over {kv_heads} key/value heads and {queries.shape[2]} columns do not divide",
+                code="attr.value",
+            )
         width = queries.shape[2] // heads
         if keys.shape != (queries.shape[0], keys.shape[1], kv_heads * width):
-            raise InferError(f"k is {keys}, expected batch {queries.shape[0]} and {kv_heads} heads of {width}",
-                             code="type.shape")
+            raise InferError(
+                f"k is {keys}, expected batch {queries.shape[0]} and {kv_heads} heads of {width}", code="type.shape"
+            )
         if values.shape[:2] != keys.shape[:2] or values.shape[2] % kv_heads:
             raise InferError(f"v is {values}, expected the rows of k ({keys}) and {kv_heads} heads", code="type.shape")
         if {queries.dtype, keys.dtype, values.dtype} != {queries.dtype}:
-            raise InferError(f"q, k, v have element types {queries.dtype}, {keys.dtype}, {values.dtype}, expected one",
-                             code="type.dtype")
+            raise InferError(
+                f"q, k, v have element types {queries.dtype}, {keys.dtype}, {values.dtype}, expected one",
+                code="type.dtype",
+            )
         if causal and keys.shape[1] < queries.shape[1]:
-            raise InferError(f"causal attention of {queries.shape[1]} rows over {keys.shape[1]} keys leaves rows without "
-                             "keys", code="type.shape")
+            raise InferError(
+                f"causal attention of {queries.shape[1]} rows over {keys.shape[1]} keys leaves rows without keys",
+                code="type.shape",
+            )
         return TensorType((*queries.shape[:2], heads * (values.shape[2] // kv_heads)), queries.dtype)
 
     @staticmethod
-    def evaluate(q: Array | Concentrated, k: Array, v: Array, *, heads: int, kv_heads: int, scale: float,
-                 causal: bool) -> Array:
+    def evaluate(
+        q: Array | Concentrated, k: Array, v: Array, *, heads: int, kv_heads: int, scale: float, causal: bool
+    ) -> Array:
         queries, keys, values = (np.asarray(dense(x), dtype=np.float32) for x in (q, k, v))
         batch, rows, columns = queries.shape
         width, wide = columns // heads, values.shape[2] // kv_heads

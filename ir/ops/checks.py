@@ -38,8 +38,11 @@ def of_shape(type_: Type | None, shape: tuple[int, ...], what: str, dtype: str |
 def same_dtype(a: TensorType, b: TensorType, what: str) -> None:
     """Both operands have one element type."""
     if a.dtype != b.dtype:
-        raise InferError(f"{what} has element types {a.dtype} and {b.dtype}, expected one", code="type.dtype",
-                         hint="insert tensor.cast")
+        raise InferError(
+            f"{what} has element types {a.dtype} and {b.dtype}, expected one",
+            code="type.dtype",
+            hint="insert tensor.cast",
+        )
 
 
 def axis_of(axis: int, rank: int, what: str = "axis") -> int:
@@ -67,8 +70,11 @@ def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
         extents = {s[axis - rank + len(s)] for s in shapes if axis - rank + len(s) >= 0}
         wide = extents - {1}
         if len(wide) > 1:
-            raise InferError(f"shapes {' and '.join(str(list(s)) for s in shapes)} do not broadcast: extents "
-                             f"{' and '.join(map(str, sorted(wide)))} meet in axis {axis}", code="type.shape")
+            raise InferError(
+                f"shapes {' and '.join(str(list(s)) for s in shapes)} do not broadcast: extents "
+                f"{' and '.join(map(str, sorted(wide)))} meet in axis {axis}",
+                code="type.shape",
+            )
         out.append(wide.pop() if wide else 1)
     return tuple(out)
 

@@ -15,8 +15,8 @@ from focusc.ir.concentrated import Concentrated, dense
 from focusc.ir.core import Op
 from focusc.ir.declare import attr, defop, operand
 from focusc.ir.diagnostics import InferError
-from focusc.ir.ops.activations import gelu, sigmoid
 from focusc.ir.ops.activations import erf as erf
+from focusc.ir.ops.activations import gelu, sigmoid
 from focusc.ir.ops.checks import floating, of_shape, rows_of, same_dtype, tensor
 from focusc.ir.types import TensorType, Type
 
@@ -52,8 +52,11 @@ class Linear(Op):
         if weight.rank != 2:
             raise InferError(f"w is {weight}, expected a matrix [K, N]", code="type.shape")
         if rows.rank < 1 or rows.shape[-1] != weight.shape[0]:
-            raise InferError(f"K is {rows.shape[-1] if rows.rank else 'absent'} in x but {weight.shape[0]} in w",
-                             code="type.shape", hint="w is stored [K, N]; transpose it")
+            raise InferError(
+                f"K is {rows.shape[-1] if rows.rank else 'absent'} in x but {weight.shape[0]} in w",
+                code="type.shape",
+                hint="w is stored [K, N]; transpose it",
+            )
         if bias is not None:
             of_shape(bias, (weight.shape[1],), "bias", rows.dtype)
         return TensorType((*rows.shape[:-1], weight.shape[1]), rows.dtype)
@@ -132,7 +135,10 @@ class RmsNorm(Op):
 
     @staticmethod
     def examples() -> Examples:
-        return [([sample(2, 3, 8), sample(8)], {}), ([sample(3, 8).astype("f2"), sample(8).astype("f2")], {"eps": 1e-5})]
+        return [
+            ([sample(2, 3, 8), sample(8)], {}),
+            ([sample(3, 8).astype("f2"), sample(8).astype("f2")], {"eps": 1e-5}),
+        ]
 
 
 def _normalised(x: Type, gamma: Type) -> TensorType:
@@ -233,8 +239,9 @@ class Rope(Op):
     def infer(x: Type, cos: Type, sin: Type, *, heads: int, interleaved: bool) -> Type:
         rows = floating(tensor(x, "x"), "x")
         if rows.rank < 2 or rows.shape[-1] % (2 * heads):
-            raise InferError(f"x is {rows}, expected [B, T, heads * hd] with {heads} heads of even size",
-                             code="type.shape")
+            raise InferError(
+                f"x is {rows}, expected [B, T, heads * hd] with {heads} heads of even size", code="type.shape"
+            )
         table = (rows.shape[-2], rows.shape[-1] // heads)
         of_shape(cos, table, "cos", rows.dtype)
         of_shape(sin, table, "sin", rows.dtype)
@@ -283,8 +290,11 @@ class Embed(Op):
     @staticmethod
     def evaluate(ids: Array, table: Array) -> Array:
         if ids.size and (ids.min() < 0 or ids.max() >= len(table)):
-            raise InferError(f"a token number lies outside the table of {len(table)} rows: smallest {ids.min()}, "
-                             f"largest {ids.max()}", code="run.index")
+            raise InferError(
+                f"a token number lies outside the table of {len(table)} rows: smallest {ids.min()}, "
+                f"largest {ids.max()}",
+                code="run.index",
+            )
         return table[ids]
 
     @staticmethod
@@ -310,15 +320,24 @@ class PatchEmbed(Op):
     pads: tuple[int, ...] = attr(tuple, (), of=int, doc="empty: none")
 
     @staticmethod
-    def infer(pixels: Type, w: Type, bias: Type | None, *, kernel: tuple[int, ...], stride: tuple[int, ...],
-              pads: tuple[int, ...]) -> Type:
+    def infer(
+        pixels: Type,
+        w: Type,
+        bias: Type | None,
+        *,
+        kernel: tuple[int, ...],
+        stride: tuple[int, ...],
+        pads: tuple[int, ...],
+    ) -> Type:
         image, weight = floating(tensor(pixels, "pixels"), "pixels"), tensor(w, "w")
         same_dtype(image, weight, "pixels, w")
         axes = len(kernel)
         if image.rank not in (4, 5) or axes != image.rank - 2 or len(stride) != axes or len(pads) not in (0, 2 * axes):
-            raise InferError(f"pixels is {image}, kernel {list(kernel)}, stride {list(stride)}, pads {list(pads)}: expected "
-                             "[N, C, spatial axes], one kernel and stride per spatial axis, two pads per axis or none",
-                             code="type.shape")
+            raise InferError(
+                f"pixels is {image}, kernel {list(kernel)}, stride {list(stride)}, pads {list(pads)}: expected "
+                "[N, C, spatial axes], one kernel and stride per spatial axis, two pads per axis or none",
+                code="type.shape",
+            )
         if min(*kernel, *stride) < 1 or min(pads, default=0) < 0:
             raise InferError("kernel and stride are at least 1, pads at least 0", code="attr.value")
         columns = image.shape[1] * math.prod(kernel)
@@ -329,13 +348,21 @@ class PatchEmbed(Op):
         ends = pads or (0,) * (2 * axes)
         out = [(image.shape[2 + i] + ends[i] + ends[axes + i] - kernel[i]) // stride[i] + 1 for i in range(axes)]
         if min(out) < 1:
-            raise InferError(f"the kernel {list(kernel)} is larger than the padded image {list(image.shape[2:])}",
-                             code="type.shape")
+            raise InferError(
+                f"the kernel {list(kernel)} is larger than the padded image {list(image.shape[2:])}", code="type.shape"
+            )
         return TensorType((image.shape[0], math.prod(out), weight.shape[1]), image.dtype)
 
     @staticmethod
-    def evaluate(pixels: Array, w: Array, bias: Array | None, *, kernel: tuple[int, ...], stride: tuple[int, ...],
-                 pads: tuple[int, ...]) -> Array:
+    def evaluate(
+        pixels: Array,
+        w: Array,
+        bias: Array | None,
+        *,
+        kernel: tuple[int, ...],
+        stride: tuple[int, ...],
+        pads: tuple[int, ...],
+    ) -> Array:
         columns = patches(f32(pixels), kernel, stride, pads)
         y = (columns.reshape(-1, columns.shape[-1]) @ f32(w)).reshape(*columns.shape[:2], w.shape[1])
         if bias is not None:
@@ -346,8 +373,10 @@ class PatchEmbed(Op):
     def examples() -> Examples:
         return [
             ([sample(2, 3, 8, 6), sample(3 * 4 * 2, 5), sample(5)], {"kernel": (4, 2), "stride": (4, 2)}),
-            ([sample(1, 3, 4, 6, 6), sample(3 * 2 * 3 * 3, 5), None],
-             {"kernel": (2, 3, 3), "stride": (2, 2, 2), "pads": (0, 1, 1, 0, 1, 1)}),
+            (
+                [sample(1, 3, 4, 6, 6), sample(3 * 2 * 3 * 3, 5), None],
+                {"kernel": (2, 3, 3), "stride": (2, 2, 2), "pads": (0, 1, 1, 0, 1, 1)},
+            ),
         ]
 
 

@@ -30,5 +30,7 @@ class Constant(Op):
 
     @staticmethod
     def examples() -> list[tuple[list[Any], dict[str, Any]]]:
-        return [([], {"value": Resource("", np.arange(6, dtype=np.float32).reshape(2, 3) / 7)}),
-                ([], {"value": Resource("", np.array(3, dtype=np.int64))})]
+        return [
+            ([], {"value": Resource("", np.arange(6, dtype=np.float32).reshape(2, 3) / 7)}),
+            ([], {"value": Resource("", np.array(3, dtype=np.int64))}),
+        ]

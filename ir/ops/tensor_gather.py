@@ -28,8 +28,10 @@ def _indices(type_: Type) -> TensorType:
 def _inside(indices: Array, extent: int, what: str) -> Array:
     """The indices counted from the front; InferError if one lies outside."""
     if indices.size and (indices.min() < -extent or indices.max() >= extent):
-        raise InferError(f"an index into {what} of extent {extent} lies outside: smallest {indices.min()}, largest "
-                         f"{indices.max()}", code="run.index")
+        raise InferError(
+            f"an index into {what} of extent {extent} lies outside: smallest {indices.min()}, largest {indices.max()}",
+            code="run.index",
+        )
     return indices
 
 
@@ -72,8 +74,9 @@ class GatherElements(Op):
     def infer(x: Type, indices: Type, *, axis: int) -> Type:
         found, numbers = tensor(x, "x"), _indices(indices)
         at = axis_of(axis, found.rank)
-        if numbers.rank != found.rank or any(n > d for i, (n, d) in enumerate(zip(numbers.shape, found.shape, strict=True))
-                                             if i != at):
+        if numbers.rank != found.rank or any(
+            n > d for i, (n, d) in enumerate(zip(numbers.shape, found.shape, strict=True)) if i != at
+        ):
             raise InferError(f"indices {numbers} do not fit x {found} outside axis {at}", code="type.shape")
         return TensorType(numbers.shape, found.dtype)
 
@@ -157,5 +160,7 @@ class ScatterNd(Op):
     @staticmethod
     def examples() -> Examples:
         updates = np.ones((2, 4), np.float32)
-        return [([_X, np.array([[0, 1], [1, -1]]), updates], {}),
-                ([_X, np.array([[0, 1], [0, 1]]), updates], {"reduction": "add"})]
+        return [
+            ([_X, np.array([[0, 1], [1, -1]]), updates], {}),
+            ([_X, np.array([[0, 1], [0, 1]]), updates], {"reduction": "add"}),
+        ]

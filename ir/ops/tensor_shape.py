@@ -69,7 +69,9 @@ class Reshape(Op):
                 raise InferError(f"{found.size} elements of {found} do not fill {list(shape)}", code="type.shape")
             want[want.index(-1)] = found.size // rest
         if math.prod(want) != found.size:
-            raise InferError(f"{found} has {found.size} elements, shape {want} has {math.prod(want)}", code="type.shape")
+            raise InferError(
+                f"{found} has {found.size} elements, shape {want} has {math.prod(want)}", code="type.shape"
+            )
         return TensorType(tuple(want), found.dtype)
 
     @staticmethod
@@ -106,12 +108,15 @@ class Slice(Op):
     steps: tuple[int, ...] = attr(tuple, (), of=int, doc="empty: all 1")
 
     @staticmethod
-    def infer(x: Type, *, starts: tuple[int, ...], ends: tuple[int, ...], axes: tuple[int, ...],
-              steps: tuple[int, ...]) -> Type:
+    def infer(
+        x: Type, *, starts: tuple[int, ...], ends: tuple[int, ...], axes: tuple[int, ...], steps: tuple[int, ...]
+    ) -> Type:
         found = tensor(x, "x")
         if len(ends) != len(starts) or len(axes) not in (0, len(starts)) or len(steps) not in (0, len(starts)):
-            raise InferError(f"starts {list(starts)}, ends {list(ends)}, axes {list(axes)}, steps {list(steps)} differ in "
-                             "length", code="attr.value")
+            raise InferError(
+                f"starts {list(starts)}, ends {list(ends)}, axes {list(axes)}, steps {list(steps)} differ in length",
+                code="attr.value",
+            )
         if 0 in steps:
             raise InferError("a step is 0", code="attr.value")
         if len(starts) > found.rank:
@@ -123,8 +128,13 @@ class Slice(Op):
         return TensorType(tuple(len(range(*s.indices(d))) for s, d in zip(key, found.shape, strict=True)), found.dtype)
 
     @staticmethod
-    def key(shape: tuple[int, ...], starts: tuple[int, ...], ends: tuple[int, ...], axes: tuple[int, ...],
-            steps: tuple[int, ...]) -> tuple[slice, ...]:
+    def key(
+        shape: tuple[int, ...],
+        starts: tuple[int, ...],
+        ends: tuple[int, ...],
+        axes: tuple[int, ...],
+        steps: tuple[int, ...],
+    ) -> tuple[slice, ...]:
         """The Python slice of every axis."""
         key = [slice(0, d, 1) for d in shape]
         for i, start in enumerate(starts):
@@ -133,15 +143,18 @@ class Slice(Op):
         return tuple(key)
 
     @staticmethod
-    def evaluate(x: Array, *, starts: tuple[int, ...], ends: tuple[int, ...], axes: tuple[int, ...],
-                 steps: tuple[int, ...]) -> Array:
+    def evaluate(
+        x: Array, *, starts: tuple[int, ...], ends: tuple[int, ...], axes: tuple[int, ...], steps: tuple[int, ...]
+    ) -> Array:
         return x[Slice.key(x.shape, starts, ends, axes, steps)]
 
     @staticmethod
     def examples() -> Examples:
         x = _count(3, 5, 4)
-        return [([x], {"starts": (1, -3), "ends": (2**62, -1), "axes": (0, 2)}),
-                ([x], {"starts": (-1, 4), "ends": (-(2**62), 0), "axes": (-1, 1), "steps": (-1, -2)})]
+        return [
+            ([x], {"starts": (1, -3), "ends": (2**62, -1), "axes": (0, 2)}),
+            ([x], {"starts": (-1, 4), "ends": (-(2**62), 0), "axes": (-1, 1), "steps": (-1, -2)}),
+        ]
 
 
 @defop("tensor.concat")
@@ -162,8 +175,9 @@ class Concat(Op):
         at = axis_of(axis, first.rank)
         for t in found[1:]:
             same_dtype(first, t, "operands")
-            if t.rank != first.rank or any(a != b for i, (a, b) in enumerate(zip(t.shape, first.shape, strict=True))
-                                           if i != at):
+            if t.rank != first.rank or any(
+                a != b for i, (a, b) in enumerate(zip(t.shape, first.shape, strict=True)) if i != at
+            ):
                 raise InferError(f"{first} and {t} differ outside axis {at}", code="type.shape")
         total = sum(t.shape[at] for t in found)
         return TensorType((*first.shape[:at], total, *first.shape[at + 1 :]), first.dtype)
@@ -242,8 +256,9 @@ class Pad(Op):
     def infer(x: Type, *, pads: tuple[int, ...], mode: str, value: float) -> Type:
         found = tensor(x, "x")
         if len(pads) != 2 * found.rank:
-            raise InferError(f"pads {list(pads)} has {len(pads)} numbers, expected {2 * found.rank} for {found}",
-                             code="attr.value")
+            raise InferError(
+                f"pads {list(pads)} has {len(pads)} numbers, expected {2 * found.rank} for {found}", code="attr.value"
+            )
         if mode != "constant" and min(pads, default=0) < 0:
             raise InferError(f"mode {mode} takes no negative pads", code="attr.value")
         shape = tuple(d + a + b for d, a, b in zip(found.shape, pads, pads[found.rank :], strict=False))
@@ -264,8 +279,12 @@ class Pad(Op):
     @staticmethod
     def examples() -> Examples:
         x = _count(2, 3)
-        return [([x], {"pads": (0, 1, 2, 0), "value": 1.5}), ([x], {"pads": (0, -1, 0, 2)}),
-                ([x], {"pads": (1, 1, 0, 2), "mode": "reflect"}), ([x], {"pads": (1, 1, 0, 2), "mode": "edge"})]
+        return [
+            ([x], {"pads": (0, 1, 2, 0), "value": 1.5}),
+            ([x], {"pads": (0, -1, 0, 2)}),
+            ([x], {"pads": (1, 1, 0, 2), "mode": "reflect"}),
+            ([x], {"pads": (1, 1, 0, 2), "mode": "edge"}),
+        ]
 
 
 @defop("tensor.range")
@@ -293,4 +312,7 @@ class Range(Op):
 
     @staticmethod
     def examples() -> Examples:
-        return [([], {"start": 1, "limit": 10, "delta": 3}), ([], {"start": 1.0, "limit": -1.0, "delta": -0.5, "dtype": "f32"})]
+        return [
+            ([], {"start": 1, "limit": 10, "delta": 3}),
+            ([], {"start": 1.0, "limit": -1.0, "delta": -0.5, "dtype": "f32"}),
+        ]

@@ -1,232 +1,184 @@
-"""Declaring passes, pipeline text, and the manager that runs, checks, times and records them."""
+"""Running pipelines: verification, timing, statistics, numbered snapshots, and execution before and after each pass."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import inspect
-import pkgutil
+import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 from focusc.ir.core import Module
-from focusc.ir.diagnostics import fail
+from focusc.ir.diagnostics import UNKNOWN, CompileError, Diagnostic
+from focusc.ir.files import SIDECAR
+from focusc.ir.interp import interpret
+from focusc.ir.passes.registry import (
+    ALIASES,
+    PACKAGES,
+    PASSES,
+    Alias,
+    Option,
+    Pass,
+    Stats,
+    defpass,
+    defpipeline,
+    load_all,
+    load_pass,
+    parse_pipeline,
+    pipeline_text,
+)
+from focusc.ir.resource_file import ResourceTable, write_resources
+from focusc.ir.sampling import compare, seeded_inputs
+from focusc.ir.text.printer import print_module
+from focusc.ir.verify import verify
+
+__all__ = [
+    "ALIASES",
+    "PACKAGES",
+    "PASSES",
+    "Alias",
+    "Option",
+    "Pass",
+    "PassManager",
+    "PassRecord",
+    "Stats",
+    "defpass",
+    "defpipeline",
+    "load_all",
+    "load_pass",
+    "parse_pipeline",
+    "pipeline_text",
+]
+
+TOLERANCE = 1e-3
+"""Default of `--verify-each`: largest accepted difference, relative to the larger of 1 and the output's magnitude."""
 
 
-class Stats:
-    """Counters of one pass run. Only declared names can be counted, so that a misspelt one is found."""
+@dataclass(frozen=True)
+class PassRecord:
+    """What one pass did."""
 
-    def __init__(self, declared: Mapping[str, str] | None = None) -> None:
-        self.declared = dict(declared or {})
-        self.counts: dict[str, float] = dict.fromkeys(self.declared, 0)
-
-    def __getitem__(self, key: str) -> float:
-        return self.counts[key]
-
-    def __setitem__(self, key: str, value: float) -> None:
-        if key not in self.declared:
-            raise KeyError(f"counter {key!r} is not declared; declared: {', '.join(self.declared) or 'none'}")
-        self.counts[key] = value
+    name: str
+    options: dict[str, Any]
+    stats: Stats
+    seconds: float
+    ops_before: int
+    ops_after: int
+    changed: bool
 
     def text(self) -> str:
-        """`a=1 b=2`, in the order of declaration."""
-        return " ".join(f"{k}={v:g}" for k, v in self.counts.items())
-
-
-@dataclass(frozen=True, slots=True)
-class Option:
-    """A pass option, derived from a keyword-only parameter."""
-
-    name: str
-    kind: type
-    default: Any
-
-
-@dataclass(frozen=True)
-class Pass:
-    """A declared pass."""
-
-    name: str
-    run: Callable[..., Module]
-    counters: dict[str, str]
-    options: dict[str, Option]
-    doc: str
-
-    def __call__(self, module: Module, stats: Stats | None = None, **options: Any) -> Module:
-        """Run the pass by itself; unknown options are refused."""
-        unknown = set(options) - set(self.options)
-        if unknown:
-            raise unknown_option(self, sorted(unknown)[0])
-        return self.run(module, stats if stats is not None else Stats(self.counters), **options)
-
-
-@dataclass(frozen=True)
-class Alias:
-    """A pipeline alias: one name for several passes."""
-
-    name: str
-    pipeline: str
-    doc: str = field(default="")
-
-
-PASSES: dict[str, Pass] = {}
-"""Passes loaded so far."""
-
-ALIASES: dict[str, Alias] = {}
-"""Pipeline aliases."""
-
-PACKAGES: list[str] = ["focusc.ir.passes"]
-"""Packages whose modules are searched for a pass by its name; a driver may append its own."""
-
-_KINDS: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool, "tuple": tuple}
-
-F = TypeVar("F", bound=Callable[..., Module])
-
-
-def defpass(name: str, **counters: str) -> Callable[[F], Pass]:
-    """Declare a pass; keyword arguments declare counters with their meaning.
-
-    The function takes the module and `Stats`, and options as annotated keyword-only parameters with defaults.
-    """
-
-    def register(fn: F) -> Pass:
-        if not (fn.__doc__ or "").strip():
-            raise TypeError(f"pass {name!r} has no docstring")
-        options: dict[str, Option] = {}
-        for p in inspect.signature(fn).parameters.values():
-            if p.kind is not p.KEYWORD_ONLY:
-                continue
-            text = p.annotation if isinstance(p.annotation, str) else getattr(p.annotation, "__name__", "")
-            kind = _KINDS.get(text.split("[")[0].split("|")[0].strip())
-            if kind is None or p.default is p.empty:
-                raise TypeError(f"pass {name!r}: option {p.name} needs a default and one of {', '.join(_KINDS)}")
-            options[p.name] = Option(p.name, kind, p.default)
-        if name in PASSES and PASSES[name].run.__module__ != fn.__module__:
-            raise TypeError(f"pass {name!r} is declared twice")
-        made = Pass(name, fn, dict(counters), options, inspect.cleandoc(fn.__doc__ or ""))
-        PASSES[name] = made
-        return made
-
-    return register
-
-
-def defpipeline(name: str, pipeline: str, doc: str = "") -> Alias:
-    """Declare a pipeline alias, for example `defpipeline("fuse-nn", "fuse-linear,fuse-attention")`."""
-    ALIASES[name] = Alias(name, pipeline, doc)
-    return ALIASES[name]
-
-
-def load_pass(name: str) -> Pass | Alias:
-    """The pass or alias of that name; its file is imported if need be. CompileError if there is none."""
-    if name not in PASSES and name not in ALIASES:
-        module = name.replace("-", "_")
-        for package in PACKAGES:
-            if module.isidentifier() and importlib.util.find_spec(f"{package}.{module}") is not None:
-                importlib.import_module(f"{package}.{module}")
-                break
-        if name not in PASSES and name not in ALIASES:
-            load_all()
-    found = PASSES.get(name) or ALIASES.get(name)
-    if found is None:
-        known = ", ".join(sorted({**PASSES, **ALIASES}))
-        raise fail("pass.unknown", f"pass {name!r} is unknown", hint=f"known: {known}")
-    return found
-
-
-def load_all() -> dict[str, Pass]:
-    """Import every pass file and return all passes."""
-    for package in PACKAGES:
-        for found in pkgutil.iter_modules(importlib.import_module(package).__path__):
-            importlib.import_module(f"{package}.{found.name}")
-    return PASSES
-
-
-def unknown_option(p: Pass, name: str) -> Exception:
-    """The error for an option that the pass does not have."""
-    return fail("pass.option", f"pass {p.name} has no option {name}",
-                hint=f"options: {', '.join(p.options) or 'none'}")
-
-
-def parse_pipeline(text: str) -> list[tuple[Pass, dict[str, Any]]]:
-    """`a,b{x=1,y=abc},c` as passes with converted options; aliases are expanded."""
-    steps: list[tuple[Pass, dict[str, Any]]] = []
-    for item in _split(text):
-        name, brace, rest = item.partition("{")
-        found = load_pass(name.strip())
-        if brace and not rest.rstrip().endswith("}"):
-            raise fail("pass.pipeline", f"in {text!r}: {item!r} has no closing brace")
-        given: dict[str, str] = {}
-        for pair in _split(rest.rstrip()[:-1]) if brace else []:
-            key, equals, value = pair.partition("=")
-            if not equals:
-                raise fail("pass.pipeline", f"in {text!r}: option {pair!r} has no value", hint="write name=value")
-            given[key.strip().replace("-", "_")] = value.strip()
-        if isinstance(found, Alias):
-            if given:
-                raise fail("pass.option", f"{found.name} is a pipeline alias and takes no options",
-                           hint=f"it stands for {found.pipeline}")
-            steps += parse_pipeline(found.pipeline)
-        else:
-            steps.append((found, {k: convert(found, k, v) for k, v in given.items()}))
-    return steps
-
-
-def _split(text: str) -> list[str]:
-    """Cut at commas outside braces and brackets."""
-    parts, depth = [""], 0
-    for c in text:
-        depth += (c in "{[(") - (c in "}])")
-        if depth < 0:
-            raise fail("pass.pipeline", f"in {text!r}: a closing bracket has no partner")
-        if c == "," and depth == 0:
-            parts.append("")
-        else:
-            parts[-1] += c
-    if depth:
-        raise fail("pass.pipeline", f"in {text!r}: a bracket is not closed")
-    return [p.strip() for p in parts if p.strip()]
-
-
-def convert(p: Pass, name: str, text: str) -> Any:
-    """An option's value from pipeline text, by the declared kind."""
-    option = p.options.get(name)
-    if option is None:
-        raise unknown_option(p, name)
-    try:
-        if option.kind is bool:
-            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
-        if option.kind is tuple:
-            return tuple(_number(v.strip()) for v in text.strip("[]()").split(",") if v.strip())
-        return option.kind(text)
-    except (KeyError, ValueError):
-        raise fail("pass.option", f"option {name} of {p.name} is {text!r}, expected {option.kind.__name__}") from None
-
-
-def _number(text: str) -> int | float | str:
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text
+        """One line for a report."""
+        counts = f"  {self.stats.text()}" if self.stats.counts else ""
+        return f"{self.name}: {self.ops_before} -> {self.ops_after} ops, {self.seconds * 1e3:.1f} ms{counts}"
 
 
 class PassManager:
-    """Runs a pipeline over a module."""
+    """Runs a pipeline: text such as `fuse-nn,concentrate{method=focus}`, or the parsed steps.
 
-    def __init__(self, pipeline: str | list[tuple[Pass, dict[str, Any]]]) -> None:
+    `verify_each` executes the module before the first and after every pass, on `inputs` or on inputs drawn with
+    `seed`, and stops at the first pass whose outputs differ by more than `tolerance`. `dump_ir` names a directory for
+    snapshots `NN-pass.fir` with one shared resource file. `on_pass` is called after each pass.
+    """
+
+    def __init__(
+        self,
+        pipeline: str | list[tuple[Pass, dict[str, Any]]],
+        *,
+        verify_each: bool = False,
+        inputs: Mapping[str, Any] | None = None,
+        seed: int = 0,
+        tolerance: float = TOLERANCE,
+        dump_ir: str | Path | None = None,
+        on_pass: Callable[[PassRecord, Module], None] | None = None,
+    ) -> None:
         self.steps = parse_pipeline(pipeline) if isinstance(pipeline, str) else list(pipeline)
-        self.stats: list[tuple[str, Stats]] = []
+        self.verify_each, self.inputs, self.seed, self.tolerance = verify_each, inputs, seed, tolerance
+        self.dump_ir = Path(dump_ir) if dump_ir is not None else None
+        self.on_pass = on_pass
+        self.records: list[PassRecord] = []
+        self._table = ResourceTable()
+
+    @property
+    def stats(self) -> list[tuple[str, Stats]]:
+        """Name and counters of each pass that ran."""
+        return [(r.name, r.stats) for r in self.records]
 
     def run(self, module: Module) -> Module:
-        """The module after all passes; each result is verified."""
-        from focusc.ir.verify import verify
-
-        self.stats = []
-        for p, options in self.steps:
-            stats = Stats(p.counters)
-            module = p.run(module, stats, **options)
-            self.stats.append((p.name, stats))
-            verify(module)
+        """The module after all passes. Every result is verified; an error names the pass it happened in."""
+        self.records = []
+        self._table = ResourceTable()
+        inputs: Mapping[str, Any] = {}
+        before: dict[str, Any] = {}
+        try:
+            self._snapshot(0, "input", module)
+            if self.verify_each:
+                inputs = self.inputs if self.inputs is not None else seeded_inputs(module, self.seed)
+                before = interpret(module, inputs)
+            for number, (p, options) in enumerate(self.steps, 1):
+                try:
+                    module = self._step(module, p, options)
+                    self._snapshot(number, p.name, module)
+                    if self.verify_each and self.records[-1].changed:
+                        before = self._check(p, module, inputs, before)
+                except CompileError as e:
+                    raise self._explain(e, number) from None
+        finally:
+            if self.dump_ir is not None and self._table.by_name:
+                write_resources(self.dump_ir / SIDECAR, self._table.by_name)
         return module
+
+    def _step(self, module: Module, p: Pass, options: dict[str, Any]) -> Module:
+        stats = Stats(p.counters)
+        start = time.perf_counter()
+        result = p.run(module, stats, **options)
+        seconds = time.perf_counter() - start
+        changed = result is not module
+        if changed:
+            verify(result)
+        record = PassRecord(p.name, options, stats, seconds, _count(module), _count(result), changed)
+        self.records.append(record)
+        if self.on_pass is not None:
+            self.on_pass(record, result)
+        return result
+
+    def _check(self, p: Pass, module: Module, inputs: Mapping[str, Any], before: dict[str, Any]) -> dict[str, Any]:
+        """Outputs after the pass; CompileError `pass.values` if they differ and the pass must keep them."""
+        after = interpret(module, inputs)
+        if p.changes_values:
+            return after
+        found = compare(before, after, self.tolerance)
+        if found:
+            raise CompileError(
+                Diagnostic(
+                    "pass.values",
+                    f"pass {p.name} changes values: {found[0]}",
+                    notes=tuple((UNKNOWN, text) for text in found[1:4]),
+                )
+            )
+        # the first run stays the reference, so that small differences cannot add up unseen
+        return before
+
+    def _snapshot(self, number: int, name: str, module: Module) -> None:
+        if self.dump_ir is None:
+            return
+        self.dump_ir.mkdir(parents=True, exist_ok=True)
+        text = print_module(module, table=self._table)
+        (self.dump_ir / f"{number:02}-{name}.fir").write_text(text, encoding="utf-8")
+
+    def _explain(self, error: CompileError, number: int) -> CompileError:
+        """The error with the pass, the passes before it, and how to reproduce it from a snapshot."""
+        done = ", ".join(p.name for p, _ in self.steps[: number - 1]) or "none"
+        note = (UNKNOWN, f"in pass {self.steps[number - 1][0].name}; passes before it: {done}")
+        first, *rest = error.diagnostics
+        hint = first.hint
+        if self.dump_ir is not None:
+            last = f"{number - 1:02}-{self.steps[number - 2][0].name if number > 1 else 'input'}.fir"
+            hint = f"{hint}; " if hint else ""
+            hint += (
+                f"reproduce with {self.dump_ir.name}/{last} and the passes {pipeline_text(self.steps[number - 1 :])}"
+            )
+        return CompileError([replace(first, notes=(*first.notes, note), hint=hint), *rest])
+
+
+def _count(module: Module) -> int:
+    return sum(1 for _ in module.walk())

@@ -119,8 +119,11 @@ class _Reader:
             op = cls.raw(values, attrs, regions, loc)
             types = self._infer(op, len(node.regions), node)
             if declared is not None and tuple(declared) != types:
-                self._report("type.result", f"{cls.name}: result type is {_show(declared)}, but the op gives "
-                             f"{_show(types)}", node.types[0] if node.types else node.name)
+                self._report(
+                    "type.result",
+                    f"{cls.name}: result type is {_show(declared)}, but the op gives {_show(types)}",
+                    node.types[0] if node.types else node.name,
+                )
         except CompileError as e:
             if len(self.found) == before:
                 self._error(e, node.name, node.loc)
@@ -131,8 +134,11 @@ class _Reader:
                 value.add_use(op)
         op.results = [Value(t, "", op, i) for i, t in enumerate(types)]
         if len(node.results) != len(types):
-            self._report("op.results", f"{cls.name} has {len(types)} results, the text names {len(node.results)}",
-                         node.results[0] if node.results else node.name)
+            self._report(
+                "op.results",
+                f"{cls.name} has {len(types)} results, the text names {len(node.results)}",
+                node.results[0] if node.results else node.name,
+            )
         for token, value in zip(node.results, op.results, strict=False):
             value.name = self._hint(token)
             self._define(token, value)
@@ -148,8 +154,9 @@ class _Reader:
             raise e.at(Loc(), f"{op.name}: ") from None
         except (ValueError, TypeError, IndexError, KeyError, AttributeError, ArithmeticError, RecursionError) as e:
             # the text may hold any nonsense; an `infer` that trips over it must not end in a traceback
-            raise CompileError(Diagnostic("op.infer", f"{op.name}: operands and attributes do not fit: "
-                                          f"{type(e).__name__}: {e}")) from None
+            raise CompileError(
+                Diagnostic("op.infer", f"{op.name}: operands and attributes do not fit: {type(e).__name__}: {e}")
+            ) from None
 
     def _placeholders(self, node: OpNode, declared: list[Type] | None) -> None:
         """After an error: define the results all the same, so that later ops are checked too."""
@@ -168,12 +175,19 @@ class _Reader:
         if isinstance(value, Named):
             found = self.resources.get(value.name)
             if found is None:
-                self._report("resource.missing", f"resource {value.name!r} is not available", value.token,
-                             "keep the resources.safetensors beside the text")
+                self._report(
+                    "resource.missing",
+                    f"resource {value.name!r} is not available",
+                    value.token,
+                    "keep the resources.safetensors beside the text",
+                )
                 raise CompileError(self.found)
             if declared and isinstance(declared[0], TensorType) and declared[0] != found.type:
-                self._report("resource.type", f"resource {value.name!r} is {found.type}, the text says {declared[0]}",
-                             value.token)
+                self._report(
+                    "resource.type",
+                    f"resource {value.name!r} is {found.type}, the text says {declared[0]}",
+                    value.token,
+                )
                 raise CompileError(self.found)
             return found
         if isinstance(value, dict):

@@ -11,24 +11,19 @@ import numpy as np
 
 from focusc.ir.core import Block, Module, Op, Value
 from focusc.ir.resource import Resource
+from focusc.ir.resource_file import ResourceTable
 from focusc.ir.types import DTYPES, Type
 
 INLINE = 16
 """Constants of at most this many elements are printed in full."""
 
 _PLAIN = re.compile(r"[A-Za-z_$.][A-Za-z0-9_$.]*\Z")
+_KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*\Z")
 
 
-def print_module(module: Module, *, locations: bool = True) -> str:
-    """The module as text, ending in a newline."""
-    names = Names(module)
-    args = ", ".join(f"{names[a]}: {a.type}" for a in module.args)
-    outputs = ", ".join(map(quote, module.outputs))
-    attrs = f" {print_attrs(module.attrs)}" if module.attrs else ""
-    lines = [f"module {quote(module.name)}({args}) -> ({outputs}){attrs} {{"]
-    _block(module.body, names, lines, "  ", locations)
-    lines.append("}")
-    return "\n".join(lines) + "\n"
+def print_module(module: Module, *, locations: bool = True, table: ResourceTable | None = None) -> str:
+    """The module as text, ending in a newline. `table` collects the resources that the text refers to by name."""
+    return _Printer(Names(module), table or ResourceTable(), locations).module(module)
 
 
 class Names:
@@ -38,56 +33,75 @@ class Names:
         self._of: dict[Value, str] = {}
         self._taken: set[str] = set()
         self._next = 0
-        for arg in module.args:
-            self._add(arg)
+        self.add(*module.args)
         self._visit(module.body)
 
     def _visit(self, block: Block) -> None:
         for op in block.ops:
-            for value in op.results:
-                self._add(value)
+            self.add(*op.results)
             for region in op.regions:
-                for arg in region.args:
-                    self._add(arg)
+                self.add(*region.args)
                 self._visit(region)
 
-    def _add(self, value: Value) -> None:
-        name = value.name
-        if not name or name in self._taken:
-            self._of[value] = f"%{self._next}"
-            self._next += 1
-            return
-        self._taken.add(name)
-        self._of[value] = f"%{name}" if _PLAIN.match(name) else f"%{quote(name)}"
+    def add(self, *values: Value) -> None:
+        """Name values that have no name yet."""
+        for value in values:
+            name = value.name
+            if value in self._of:
+                continue
+            if not name or name in self._taken:
+                self._of[value] = f"%{self._next}"
+                self._next += 1
+                continue
+            self._taken.add(name)
+            self._of[value] = f"%{name}" if _PLAIN.match(name) else f"%{quote(name)}"
 
     def __getitem__(self, value: Value | None) -> str:
         return "_" if value is None else self._of.get(value, "%?undefined")
 
 
-def _block(block: Block, names: Names, lines: list[str], indent: str, locations: bool) -> None:
-    for op in block.ops:
-        lines.append(indent + _head(op, names))
-        for region in op.regions:
-            args = ", ".join(f"{names[a]}: {a.type}" for a in region.args)
-            lines[-1] += f" {{ ^({args}):"
-            _block(region, names, lines, indent + "  ", locations)
-            lines.append(indent + "}")
-        lines[-1] += _tail(op, locations)
+class _Printer:
+    """Lines of one module."""
 
+    def __init__(self, names: Names, table: ResourceTable, locations: bool) -> None:
+        self.names, self.table, self.locations = names, table, locations
+        self.lines: list[str] = []
 
-def _head(op: Op, names: Names) -> str:
-    text = ", ".join(names[v] for v in op.results)
-    text = f"{text} = {op.name}" if text else op.name
-    text += f"({', '.join(names[v] for v in op.operands)})"
-    return f"{text} {print_attrs(op.attrs)}" if op.attrs else text
+    def module(self, module: Module) -> str:
+        """The whole text."""
+        args = ", ".join(f"{self.names[a]}: {a.type}" for a in module.args)
+        outputs = ", ".join(map(quote, module.outputs))
+        attrs = f" {print_attr(module.attrs, self.table)}" if module.attrs else ""
+        self.lines.append(f"module {quote(module.name)}({args}) -> ({outputs}){attrs} {{")
+        self.block(module.body, "  ")
+        self.lines.append("}")
+        return "\n".join(self.lines) + "\n"
 
+    def block(self, block: Block, indent: str) -> None:
+        """The ops of a block, one a line."""
+        for op in block.ops:
+            self.lines.append(indent + self.head(op))
+            for region in op.regions:
+                args = ", ".join(f"{self.names[a]}: {a.type}" for a in region.args)
+                self.lines[-1] += f" {{ ^({args}):"
+                self.block(region, indent + "  ")
+                self.lines.append(indent + "}")
+            self.lines[-1] += self.tail(op)
 
-def _tail(op: Op, locations: bool) -> str:
-    text = f" : {print_types([v.type for v in op.results])}" if op.results else ""
-    if locations and (op.loc.node or op.loc.module_path):
-        path = f" {quote(op.loc.module_path)}" if op.loc.module_path else ""
-        text += f" loc({quote(op.loc.node)}{path})"
-    return text
+    def head(self, op: Op) -> str:
+        """Results, name, operands, attributes."""
+        text = ", ".join(self.names[v] for v in op.results)
+        text = f"{text} = {op.name}" if text else op.name
+        text += f"({', '.join(self.names[v] for v in op.operands)})"
+        return f"{text} {print_attr(op.attrs, self.table)}" if op.attrs else text
+
+    def tail(self, op: Op) -> str:
+        """Result types and location."""
+        text = f" : {print_types([v.type for v in op.results])}" if op.results else ""
+        if self.locations and (op.loc.node or op.loc.module_path):
+            path = f" {quote(op.loc.module_path)}" if op.loc.module_path else ""
+            text += f" loc({quote(op.loc.node)}{path})"
+        return text
 
 
 def print_types(types: list[Type]) -> str:
@@ -96,14 +110,12 @@ def print_types(types: list[Type]) -> str:
 
 
 def print_op(op: Op) -> str:
-    """One op on one line with local names; for messages."""
-    values = [v for v in (*op.operands, *op.results) if v is not None]
+    """One op on one line, with values numbered as they come; for messages."""
     block = Block()
     names = Names(Module("", block))
-    for value in values:
-        if value not in names._of:  # pyright: ignore[reportPrivateUsage]
-            names._add(value)  # pyright: ignore[reportPrivateUsage]
-    return _head(op, names) + _tail(op, False)
+    names.add(*[v for v in (*op.operands, *op.results) if v is not None])
+    printer = _Printer(names, ResourceTable(), False)
+    return printer.head(op) + printer.tail(op)
 
 
 def quote(text: str) -> str:
@@ -111,16 +123,11 @@ def quote(text: str) -> str:
     return json.dumps(text)
 
 
-def print_attrs(attrs: dict[str, Any]) -> str:
-    """`{key = value, ...}`."""
-    return "{" + ", ".join(f"{_key(k)} = {print_attr(v)}" for k, v in attrs.items()) + "}"
-
-
 def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", key) else quote(key)
+    return key if _KEY.match(key) and key not in ("true", "false") else quote(key)
 
 
-def print_attr(value: Any) -> str:
+def print_attr(value: Any, table: ResourceTable | None = None) -> str:
     """One attribute value."""
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -129,11 +136,11 @@ def print_attr(value: Any) -> str:
     if isinstance(value, float):
         return print_float(value)
     if isinstance(value, (tuple, list)):
-        return "[" + ", ".join(map(print_attr, value)) + "]"
+        return "[" + ", ".join(print_attr(v, table) for v in value) + "]"
     if isinstance(value, dict):
-        return print_attrs(value)
+        return "{" + ", ".join(f"{_key(k)} = {print_attr(v, table)}" for k, v in value.items()) + "}"
     if isinstance(value, Resource):
-        return print_resource(value)
+        return print_resource(value, table)
     raise TypeError(f"an attribute holds a {type(value).__name__}")
 
 
@@ -146,10 +153,10 @@ def print_float(value: float) -> str:
     return repr(value)
 
 
-def print_resource(value: Resource) -> str:
+def print_resource(value: Resource, table: ResourceTable | None = None) -> str:
     """`resource<"name">`, or the values of a small array."""
     if value.size > INLINE:
-        return f"resource<{quote(value.name)}>"
+        return f"resource<{quote(table.name_of(value) if table else value.name)}>"
     dims = "x".join([*map(str, value.shape), value.dtype])
     flat = value.array.reshape(-1)
     return f"dense<{dims}, [{', '.join(_element(v, value.dtype) for v in flat)}]>"

@@ -170,8 +170,10 @@ class _Nesting:
             if token.type in ("LBRACE", "LSQB", "LPAR"):
                 depth += 1
                 if depth > MAX_NESTING:
-                    raise _Located(CompileError(Diagnostic("parse.nesting", "brackets are nested more than "
-                                                           f"{MAX_NESTING} deep")), token)
+                    raise _Located(
+                        CompileError(Diagnostic("parse.nesting", f"brackets are nested more than {MAX_NESTING} deep")),
+                        token,
+                    )
             elif token.type in ("RBRACE", "RSQB", "RPAR"):
                 depth -= 1
             yield token
@@ -184,22 +186,48 @@ def grammar() -> str:
 
 @lru_cache(maxsize=1)
 def _parser() -> Lark:
-    return Lark(grammar(), parser="lalr", transformer=_Builder(), postlex=_Nesting(),  # type: ignore[arg-type]
-                maybe_placeholders=True)
+    return Lark(
+        grammar(),
+        parser="lalr",
+        transformer=_Builder(),
+        postlex=_Nesting(),  # type: ignore[arg-type]
+        maybe_placeholders=True,
+    )
 
 
-_SHOWN = {"VALUE": "a value like %3", "NAME": "a name", "STRING": "a string", "TYPE": "a type like tensor<2xf32>",
-          "INT": "an integer", "FLOAT": "a float", "DENSE": "dense<...>", "RESOURCE": 'resource<"...">', "LBRACE": "'{'",
-          "RBRACE": "'}'", "LPAR": "'('", "RPAR": "')'", "LSQB": "'['", "RSQB": "']'", "COMMA": "','", "COLON": "':'",
-          "EQUAL": "'='", "CIRCUMFLEX": "'^'", "MODULE": "'module'", "LOC": "'loc'", "TRUE": "'true'",
-          "FALSE": "'false'", "$END": "the end of the text"}
+_SHOWN = {
+    "VALUE": "a value like %3",
+    "NAME": "a name",
+    "STRING": "a string",
+    "TYPE": "a type like tensor<2xf32>",
+    "INT": "an integer",
+    "FLOAT": "a float",
+    "DENSE": "dense<...>",
+    "RESOURCE": 'resource<"...">',
+    "LBRACE": "'{'",
+    "RBRACE": "'}'",
+    "LPAR": "'('",
+    "RPAR": "')'",
+    "LSQB": "'['",
+    "RSQB": "']'",
+    "COMMA": "','",
+    "COLON": "':'",
+    "EQUAL": "'='",
+    "CIRCUMFLEX": "'^'",
+    "MODULE": "'module'",
+    "LOC": "'loc'",
+    "TRUE": "'true'",
+    "FALSE": "'false'",
+    "$END": "the end of the text",
+}
 
 
 def syntax(text: str, file: str) -> ModuleNode:
-    """The text as nodes; CompileError with position, caret and the expected tokens if it does not follow the grammar."""
+    """The text as nodes; CompileError with position, caret and expected tokens if it does not follow the grammar."""
     if len(text) > MAX_CHARACTERS:
-        raise CompileError(Diagnostic("parse.size", f"the text has {len(text)} characters, the limit is "
-                                      f"{MAX_CHARACTERS}", Loc(file)))
+        raise CompileError(
+            Diagnostic("parse.size", f"the text has {len(text)} characters, the limit is {MAX_CHARACTERS}", Loc(file))
+        )
     try:
         return _parser().parse(text)  # type: ignore[return-value]
     except VisitError as e:
@@ -242,5 +270,9 @@ def _unexpected(e: UnexpectedInput, text: str, file: str) -> Diagnostic:
     shown = sorted(_SHOWN.get(n, "'_'" if n.startswith("__ANON") or n == "UNDERSCORE" else n) for n in names)
     shown = [s for s in shown if s not in ("COMMENT", "IGNORE")]
     expected = f", expected {', '.join(shown[:10])}" if shown else ""
-    return Diagnostic("parse.syntax", what + expected, Loc(file or "<text>", line, col),
-                      excerpt=line_of(text, min(position, len(text))))
+    return Diagnostic(
+        "parse.syntax",
+        what + expected,
+        Loc(file or "<text>", line, col),
+        excerpt=line_of(text, min(position, len(text))),
+    )
