@@ -1,0 +1,394 @@
+"""From a command trace to work: what each command moves and computes, before any cycle is known.
+
+One rule per kind of command, applied to all commands of an opcode at once. `lower` gives a `Work` table that the timing
+kernel walks and from which the counters are summed; neither looks at instruction fields again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from focusc.isa.dynamic import SLOT, DynamicCounts
+from focusc.isa.errors import IsaError
+from focusc.isa.insns import BY_MNEMONIC, DTYPES, INSNS, Insn
+from focusc.isa.machine import ENGINES, SFU_UNITS, Machine
+from focusc.isa.program import ITEM_BYTES
+from focusc.isa.sequencer import Trace
+from focusc.isa.timing_streams import Windows, match_stream, resolve_unique, windows
+
+__all__ = ["RULES", "Col", "Kind", "Work", "lower", "rule_of"]
+
+Ints = NDArray[np.int64]
+
+
+class Kind(IntEnum):
+    """How the kernel treats a command."""
+
+    CONFIG = 0
+    FENCE = 1
+    LOAD = 2
+    WEIGHT = 3
+    MMA = 4
+    VECTOR = 5
+    FORWARD = 6
+    CONCENTRATE = 7
+    SELECT = 8
+    STORE = 9
+
+
+class Col(IntEnum):
+    """Columns of `Work.table` (int64)."""
+
+    KIND = 0
+    ENGINE = 1
+    SLOT = 2
+    """Sequencer steps before the command."""
+    DST = 3
+    """Window written, or -1."""
+    A = 4
+    B = 5
+    """Windows read, or -1."""
+    RMW = 6
+    """1 if the destination is also read."""
+    ROWS = 7
+    COLS = 8
+    """Shape moved or computed."""
+    DEPTH = 9
+    """mma: reduction length; weight load: rows of the panel."""
+    WIDTH = 10
+    """Columns of one stream slice."""
+    SLICES = 11
+    ITEM_BYTES = 12
+    """DRAM bytes of one element."""
+    LEAD = 13
+    """DRAM bytes (lists) to be read before anything else."""
+    UNIQUE = 14
+    """Offset in `Work.unique` of the command's slots, or -1 if dense."""
+    POP_A = 15
+    POP_B = 16
+    POP_W = 17
+    """Stream items taken, or -1."""
+    ITEM = 18
+    """Stream item pushed, or -1."""
+    WRITES = 19
+    """DRAM bytes written that do not follow from shape and unique counts."""
+    MASK = 20
+    """fence: 1 act, 2 wgt, 4 store."""
+    VISUAL = 21
+    """sic: rows that are compared."""
+
+
+_COLUMNS: Final = len(Col)
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The lowered trace: `table` [n, len(Col)] int64, `cost` [n] float64 (engine cycles per element; sic and sec: per slot
+    or in all), `uses` [n, units] passes of one element through each SFU unit, unique counts and tile windows."""
+
+    table: Ints
+    cost: NDArray[np.float64]
+    uses: NDArray[np.int64]
+    unique: NDArray[np.int32]
+    act_items: Ints
+    wgt_items: Ints
+    windows: Windows
+    pc: NDArray[np.int32]
+    wgt_chunk: int
+    """Columns of one weight slice: half of the weight staging buffer."""
+
+    def column(self, col: Col) -> Ints:
+        """One column of the table."""
+        return self.table[:, col]
+
+
+@dataclass(slots=True)
+class Lowering:
+    """State shared by the rules while a trace is lowered."""
+
+    trace: Trace
+    machine: Machine
+    table: Ints
+    cost: NDArray[np.float64]
+    uses: NDArray[np.int64]
+    windows: Windows
+    last_list: tuple[int, int] | None = None
+
+    def field(self, cls: type[Insn], rows: Ints, name: str) -> Ints:
+        """Resolved values of a declared field."""
+        return self.trace.fields[rows, list(cls.fields).index(name)]
+
+    def window(self, cls: type[Insn], rows: Ints, name: str) -> tuple[Ints, Ints, Ints]:
+        """(window number or -1, rows, cols) of a tile operand; the stream has shape 0 x 0 until it is matched."""
+        at = self.field(cls, rows, name)
+        if not len(self.trace.tiles):
+            return at, np.zeros_like(at), np.zeros_like(at)
+        shape = self.trace.tiles[np.maximum(at, 0)]
+        here = at >= 0
+        return (np.where(here, self.windows.of[np.maximum(at, 0)], -1), np.where(here, shape[:, 1], 0),
+                np.where(here, shape[:, 2], 0))
+
+    def dtype_bytes(self, cls: type[Insn], rows: Ints) -> Ints:
+        """Bytes of one element in DRAM."""
+        sizes = np.array([ITEM_BYTES[name] for name in DTYPES], np.int64)
+        return sizes[self.field(cls, rows, "dtype")]
+
+    def config(self, mnemonic: str, rows: Ints, name: str) -> Ints:
+        """Field `name` of the last configuration command `mnemonic` before each command."""
+        cls = BY_MNEMONIC[mnemonic]
+        at = np.flatnonzero(self.trace.op == cls.opcode)
+        last = np.searchsorted(at, rows) - 1
+        if len(rows) and int(last.min()) < 0:
+            row = int(rows[int(last.argmin())])
+            raise IsaError("timing.config", f"needs `{mnemonic}`, which was not executed before",
+                           f"command {row} (pc {int(self.trace.pc[row])})")
+        return self.field(cls, at[last], name)
+
+    def put(self, rows: Ints, **columns: Ints | int) -> None:
+        """Set columns of commands."""
+        for name, value in columns.items():
+            self.table[rows, Col[name]] = value
+
+
+Rule = Callable[[Lowering, type[Insn], Ints], None]
+RULES: Final[dict[str, Rule]] = {}
+"""Rule by mnemonic; commands of the vector engine share one."""
+
+
+def rule(*mnemonics: str) -> Callable[[Rule], Rule]:
+    """Declare the rule of some mnemonics."""
+    def add(function: Rule) -> Rule:
+        RULES.update(dict.fromkeys(mnemonics, function))
+        return function
+
+    return add
+
+
+def rule_of(cls: type[Insn]) -> Rule:
+    """The rule of an instruction; IsaError if there is none."""
+    found = RULES.get(cls.mnemonic) or (RULES["v.*"] if cls.engine == "vec" else None)
+    if found is None:
+        raise IsaError("timing.rule", f"{cls.mnemonic} has no timing rule")
+    return found
+
+
+@rule("cfg.layout", "cfg.sic", "cfg.pos", "cfg.conv.in", "cfg.conv.win")
+def _config(low: Lowering, cls: type[Insn], rows: Ints) -> None:
+    low.put(rows, KIND=Kind.CONFIG)
+
+
+@rule("fence")
+def _fence(low: Lowering, cls: type[Insn], rows: Ints) -> None:
+    mask = sum(low.field(cls, rows, name) << bit for bit, name in enumerate(("act", "wgt", "store")))
+    low.put(rows, KIND=Kind.FENCE, MASK=mask)
+
+
+@rule("ld.act", "ld.idx", "ld.patch", "ld.conc")
+def _load(low: Lowering, cls: type[Insn], rows: Ints) -> None:
+    name = cls.mnemonic
+    height = low.field(cls, rows, "rows")
+    width = np.full(len(rows), low.machine.array.rows)
+    lead = 4 * height if name == "ld.idx" else np.zeros_like(height)
+    if name == "ld.conc":
+        width = np.full(len(rows), SLOT)
+        cols, item = SLOT * low.field(cls, rows, "slots"), np.full(len(rows), 2)
+    elif name == "ld.patch":
+        cols = low.field(cls, rows, "k")
+        sizes = np.array([ITEM_BYTES[dtype] for dtype in DTYPES], np.int64)
+        item = sizes[low.config("cfg.conv.in", rows, "dtype")]
+    else:
+        cols, item = low.field(cls, rows, "cols"), low.dtype_bytes(cls, rows)
+    low.put(rows, KIND=Kind.LOAD, ROWS=height, COLS=cols, WIDTH=width, SLICES=-(-cols // width), ITEM_BYTES=item, LEAD=lead)
+
+
+@rule("ld.wgt")
+def _weights(low: Lowering, cls: type[Insn], rows: Ints) -> None:
+    low.put(rows, KIND=Kind.WEIGHT, DEPTH=low.field(cls, rows, "k"), COLS=low.field(cls, rows, "n"),
+            ITEM_BYTES=low.dtype_bytes(cls, rows))
+
+
+@rule("mma")
+def _mma(low: Lowering, cls: type[Insn], rows: Ints) -> None:
+    window, height, cols = low.window(cls, rows, "t")
+    low.put(rows, KIND=Kind.MMA, DST=window, ROWS=height, COLS=cols, DEPTH=low.field(cls, rows, "k"),
+            RMW=low.field(cls, rows, "acc"))
+
+
+_REDUCTIONS: Final = ("v.rsum", "v.rmax", "v.rsumsq")
+
+
+@rule("v.*")
+def _vector(low: Lowering, cls: type[Insn], rows: Ints) -> None:
+    name = cls.mnemonic.removeprefix("v.")
+    uses = low.machine.sfu.uses.get(name)
+    if uses is None:
+        raise IsaError("hardware.description", f"sfu.uses.{name}: missing, but the program executes {cls.mnemonic}",
+                       hint="add how often one element passes through each unit")
+    shape = (np.zeros(len(rows), np.int64),) * 2
+    for operand in ("a", "b", "d"):
+        if operand not in cls.fields:
+            continue
+        window, height, cols = low.window(cls, rows, operand)
+        low.put(rows, **{"DST" if operand == "d" else operand.upper(): window})
+        if operand == ("a" if cls.mnemonic in _REDUCTIONS or name == "fwd" else "d"):
+            shape = (height, cols)
+    accumulates = low.field(cls, rows, "acc") if "acc" in cls.fields else int(cls.mnemonic == "v.mask")
+    low.put(rows, KIND=Kind.FORWARD if name == "fwd" else Kind.VECTOR, ROWS=shape[0], COLS=shape[1], RMW=accumulates,
+            WIDTH=low.machine.array.rows, SLICES=-(-shape[1] // low.machine.array.rows))
+    counts = [getattr(uses, unit) for unit in SFU_UNITS]
+    low.uses[rows] = counts
+    lanes = [getattr(low.machine.sfu, unit) for unit in SFU_UNITS]
+    low.cost[rows] = max(count / lane for count, lane in zip(counts, lanes, strict=True))
+
+
+@rule("sic")
+def _concentrate(low: Lowering, cls: type[Insn], rows: Ints) -> None:
+    _require(low.machine.sic.present, low, cls)
+    window, height, cols = low.window(cls, rows, "a")
+    first, count = low.config("cfg.pos", rows, "visual_start"), low.config("cfg.pos", rows, "count")
+    row0 = low.field(cls, rows, "row0")
+    visual = np.maximum(np.minimum(row0 + height, first + count) - np.maximum(row0, first), 0)
+    block = np.ones(len(rows), np.int64)
+    for axis in ("bf", "bh", "bw"):
+        block = block * low.config("cfg.sic", rows, axis)
+    low.put(rows, KIND=Kind.CONCENTRATE, A=window, ROWS=height, COLS=cols, WIDTH=SLOT, SLICES=-(-cols // SLOT),
+            VISUAL=visual, DEPTH=block)
+    # A row that is not compared still passes through the layouter: one cycle.
+    lanes = -(-SLOT // low.machine.sic.lanes)
+    low.cost[rows] = (visual * block * low.machine.sic.compare_cycles_per_candidate + (height - visual)) * lanes
+
+
+@rule("sec.init")
+def _sec_init(low: Lowering, cls: type[Insn], rows: Ints) -> None:
+    _require(low.machine.sec.present, low, cls)
+    low.put(rows, KIND=Kind.SELECT)
+    low.cost[rows] = -(-low.field(cls, rows, "n") // low.machine.sec.max_units)
+
+
+@rule("sec.fold")
+def _sec_fold(low: Lowering, cls: type[Insn], rows: Ints) -> None:
+    _require(low.machine.sec.present, low, cls)
+    window, height, cols = low.window(cls, rows, "a")
+    low.put(rows, KIND=Kind.SELECT, A=window, ROWS=height, COLS=cols)
+    low.cost[rows] = height * -(-cols // low.machine.sec.max_units)
+
+
+@rule("sec.topk")
+def _sec_topk(low: Lowering, cls: type[Insn], rows: Ints) -> None:
+    _require(low.machine.sec.present, low, cls)
+    entries = low.config("sec.init", rows, "n")
+    keep, total = low.field(cls, rows, "k"), low.field(cls, rows, "total")
+    low.put(rows, KIND=Kind.SELECT, WRITES=4 * (keep + np.maximum(total - entries, 0)) + 4 * keep)
+    low.cost[rows] = -(-entries // low.machine.sec.topk_entries_per_cycle)
+
+
+@rule("st", "st.idx")
+def _store(low: Lowering, cls: type[Insn], rows: Ints) -> None:
+    window, height, cols = low.window(cls, rows, "a")
+    lead = 4 * height if cls.mnemonic == "st.idx" else 0
+    low.put(rows, KIND=Kind.STORE, A=window, ROWS=height, COLS=cols, ITEM_BYTES=low.dtype_bytes(cls, rows), LEAD=lead)
+
+
+def _require(present: bool, low: Lowering, cls: type[Insn]) -> None:
+    if not present:
+        raise IsaError("timing.engine", f"{cls.mnemonic} needs a concentrator that target {low.machine.name!r} does not have",
+                       hint="compile with --concentrate none, or for the target `focus`")
+
+
+def lower(trace: Trace, machine: Machine, counts: DynamicCounts | None) -> Work:
+    """The work of a trace on a machine.
+
+    `counts` may be None for programs that never concentrate. Raises IsaError for what cannot be timed: a stream taken
+    before it is fed, missing counts or configuration, an engine that the machine lacks.
+    """
+    count = len(trace)
+    table = np.zeros((count, _COLUMNS), np.int64)
+    for col in (Col.DST, Col.A, Col.B, Col.UNIQUE, Col.POP_A, Col.POP_B, Col.POP_W, Col.ITEM):
+        table[:, col] = -1
+    table[:, Col.SLOT] = trace.slot
+    low = Lowering(trace, machine, table, np.zeros(count), np.zeros((count, len(SFU_UNITS)), np.int64), windows(trace.tiles))
+    for opcode in np.unique(trace.op).tolist():
+        cls = INSNS[opcode]
+        rows = np.flatnonzero(trace.op == opcode).astype(np.int64)
+        table[rows, Col.ENGINE] = ENGINES.index(cls.engine)  # type: ignore[arg-type]
+        rule_of(cls)(low, cls, rows)
+    unique, at, offsets = resolve_unique(trace, counts)
+    table[at, Col.UNIQUE] = offsets
+    _position_lists(low)
+    acts, wgts = _match(low)
+    half = machine.buffers.weights.bytes // (4 * machine.array.rows)
+    chunk = max(machine.array.cols, half // machine.array.cols * machine.array.cols)
+    return Work(table, low.cost, low.uses, unique, acts, wgts, low.windows, trace.pc, chunk)
+
+
+def _position_lists(low: Lowering) -> None:
+    """The first SIC or SEC command after a new `cfg.pos` reads its position list: 4 bytes a row."""
+    kinds = low.table[:, Col.KIND]
+    users = np.flatnonzero((kinds == Kind.CONCENTRATE) | (low.trace.op == BY_MNEMONIC["sec.topk"].opcode)).astype(np.int64)
+    cls = BY_MNEMONIC["cfg.pos"]
+    at = np.flatnonzero(low.trace.op == cls.opcode)
+    if not len(users) or not len(at):
+        return
+    address, count = low.field(cls, at, "addr"), low.field(cls, at, "count")
+    plain = low.field(cls, at, "identity") == 0
+    fresh = plain & np.concatenate(([True], (np.diff(address) != 0) | (np.diff(count) != 0)))
+    readers = np.searchsorted(users, at[fresh])
+    here = readers < len(users)
+    low.table[users[readers[here]], Col.LEAD] = 4 * count[fresh][here]
+
+
+def _match(low: Lowering) -> tuple[Ints, Ints]:
+    """Number stream items, hand them to their consumers and complete what depends on both ends."""
+    table, trace = low.table, low.trace
+    kinds = table[:, Col.KIND]
+    acts = np.flatnonzero((kinds == Kind.LOAD) | (kinds == Kind.FORWARD)).astype(np.int64)
+    wgts = np.flatnonzero(kinds == Kind.WEIGHT).astype(np.int64)
+    mmas = np.flatnonzero(kinds == Kind.MMA).astype(np.int64)
+    for items in (acts, wgts):
+        table[items, Col.ITEM] = np.arange(len(items))
+    # In a vector or store command a tile operand of -1 that the instruction declares is the stream head.
+    takes = np.zeros((len(trace), 2), np.bool_)
+    takes[mmas, 0] = True
+    for opcode in np.unique(trace.op).tolist():
+        cls = INSNS[opcode]
+        rows = np.flatnonzero(trace.op == opcode)
+        if cls.mnemonic == "v.ld":
+            takes[rows, 0] = True
+        elif cls.engine in ("vec", "st"):
+            for column, operand in enumerate(("a", "b")):
+                if operand in cls.fields:
+                    takes[rows, column] = low.field(cls, rows.astype(np.int64), operand) < 0
+    pops = np.repeat(np.arange(len(trace)), takes.sum(axis=1))
+    match_stream(acts, pops, trace.pc, "activation")
+    match_stream(wgts, mmas, trace.pc, "weight")
+    number = (np.cumsum(takes.reshape(-1)) - 1).reshape(takes.shape)
+    table[:, Col.POP_A] = np.where(takes[:, 0], number[:, 0], -1)
+    table[:, Col.POP_B] = np.where(takes[:, 1], number[:, 1], -1)
+    table[mmas, Col.POP_W] = np.arange(len(mmas))
+    # Shapes that only the load knows: reductions and stores of the stream head.
+    open_shape = np.flatnonzero((table[:, Col.ROWS] == 0) & (table[:, Col.POP_A] >= 0))
+    feeder = acts[table[open_shape, Col.POP_A]]
+    table[open_shape, Col.ROWS], table[open_shape, Col.COLS] = table[feeder, Col.ROWS], table[feeder, Col.COLS]
+    # A weight slice is as deep as the activation slice that meets it.
+    feeder = acts[table[mmas, Col.POP_A]]
+    table[mmas, Col.WIDTH], table[mmas, Col.SLICES] = table[feeder, Col.WIDTH], table[feeder, Col.SLICES]
+    table[mmas, Col.UNIQUE] = table[feeder, Col.UNIQUE]
+    fed = wgts[:len(mmas)]
+    table[fed, Col.WIDTH] = table[mmas, Col.WIDTH]
+    spare = wgts[len(mmas):]
+    table[spare, Col.WIDTH] = low.machine.array.rows
+    wrong = np.flatnonzero((table[feeder, Col.COLS] < table[mmas, Col.DEPTH]) | (table[fed, Col.COLS] != table[mmas, Col.COLS])
+                           | (table[feeder, Col.ROWS] != table[mmas, Col.ROWS]))
+    if wrong.size:
+        at = int(mmas[wrong[0]])
+        shapes = [(int(table[i, Col.ROWS]), int(table[i, Col.COLS])) for i in (feeder[wrong[0]], at)]
+        raise IsaError("timing.shape", f"mma of {shapes[1][0]} x {shapes[1][1]}, k={int(table[at, Col.DEPTH])} takes activations of "
+                       f"{shapes[0][0]} x {shapes[0][1]} and {int(table[fed[wrong[0]], Col.COLS])} weight columns",
+                       f"command {at} (pc {int(trace.pc[at])})")
+    return acts, wgts
