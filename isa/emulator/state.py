@@ -236,8 +236,11 @@ class State:
             raise Fault("run.align", f"block address {addr:#x} is not a multiple of {ALIGN}")
         return self.mem.span(addr, 1, slots * conc_block(cap), 0, 1, write=write)
 
-    def load_conc(self, addr: int, rows: int, slots: int, cap: int) -> Item:
-        """Rows [rows, slots*32] of a concentrated tile."""
+    def load_conc(self, addr: int, rows: int, slots: int, cap: int, row0: int = 0) -> Item:
+        """Rows row0 .. row0+rows of a concentrated tile: [rows, slots*32]."""
+        if row0:
+            whole = self.load_conc(addr, row0 + rows, slots, cap)
+            return Item(whole.data[row0:], "f16", conc=True)
         end = self.conc_span(addr, slots, cap, rows, write=False)
         found = self._conc.get(addr)
         if found is not None:

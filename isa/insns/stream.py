@@ -50,8 +50,8 @@ class LdConc(Insn, opcode=0x21, engine="lda", mnemonic="ld.conc"):
     row0: int | R = ext("first row within the tile", default=0)
 
     @staticmethod
-    def execute(s: State, addr: int, rows: int, slots: int, cap: int) -> None:
-        s.push_act(s.load_conc(addr, rows, slots, cap))
+    def execute(s: State, addr: int, rows: int, slots: int, cap: int, row0: int) -> None:
+        s.push_act(s.load_conc(addr, rows, slots, cap, row0))
 
 
 class LdIdx(Insn, opcode=0x22, engine="lda", mnemonic="ld.idx"):
