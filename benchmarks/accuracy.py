@@ -9,14 +9,10 @@ fixed before any model was trained (see docs/concentration.md).
 
 from __future__ import annotations
 
-import os
-
-for _name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # one thread for each of our processes; read by numpy's import
-    os.environ.setdefault(_name, "1")
-
 import argparse
 import json
 import multiprocessing
+import os
 import sys
 import tempfile
 import time
@@ -87,7 +83,9 @@ def rows(scale: float = 1.0) -> list[Row]:
         group = {"split": "transient", "group": f"transient, {name}"}
         for importance in ("attention", "random", "uniform", "inverse"):
             n = sparse if importance in ("attention", "random") else max(2, sparse // 2)
-            table.append(Row(f"{importance}", {"method": "sec", "schedule": schedule, "importance": importance}, n, **group))
+            table.append(
+                Row(f"{importance}", {"method": "sec", "schedule": schedule, "importance": importance}, n, **group)
+            )
     return [*table, Row("dense", {"method": "none"}, sparse, "transient", "transient, hard")]
 
 
@@ -206,6 +204,8 @@ class Tally:
 
 def measure(onnx: str, table: list[Row], processes: int, chunk: int = 16) -> tuple[list[Tally], list[SiteObserver]]:
     """Ask every row its questions; prints progress to stderr when that is a terminal."""
+    for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # one thread in each worker: they read it on import
+        os.environ.setdefault(name, "1")
     tasks = []
     for split in dict.fromkeys(row.split for row in table):
         n = max(row.n for row in table if row.split == split)
@@ -238,13 +238,22 @@ def report(table: list[Row], tallies: list[Tally], observers: list[SiteObserver]
         n = len(tally.right)
         reference = next(t for r, t in zip(table, tallies, strict=True) if r.name == "dense" and r.split == row.split)
         lost, lost_error = reference.minus(tally)
-        out.append({
-            "group": row.group, "name": row.name, "split": row.split, "options": row.options, "questions": n,
-            "accuracy": tally.accuracy, "error": float(np.sqrt(tally.accuracy * (1 - tally.accuracy) / n)),
-            "points_lost": 100 * lost, "points_lost_error": 100 * lost_error,
-            "sparsity": work.sparsity, "visual_sparsity": work.visual_sparsity,
-            "families": {name: float(np.mean(right)) for name, right in tally.families.items()},
-        })
+        out.append(
+            {
+                "group": row.group,
+                "name": row.name,
+                "split": row.split,
+                "options": row.options,
+                "questions": n,
+                "accuracy": tally.accuracy,
+                "error": float(np.sqrt(tally.accuracy * (1 - tally.accuracy) / n)),
+                "points_lost": 100 * lost,
+                "points_lost_error": 100 * lost_error,
+                "sparsity": work.sparsity,
+                "visual_sparsity": work.visual_sparsity,
+                "families": {name: float(np.mean(right)) for name, right in tally.families.items()},
+            }
+        )
         if row.name == "focus default":
             out[-1]["sites"] = [{**c.__dict__, "compression": c.compression} for c in observer.counts()]
     return {"rows": out, "transient": verdict(table, tallies)}
@@ -270,16 +279,30 @@ def show(results: dict[str, Any]) -> str:
     for group in dict.fromkeys(r["group"] for r in results["rows"]):
         chosen = [r for r in results["rows"] if r["group"] == group]
         own = families if any(r["split"] == "heldout" for r in chosen) else list(chosen[0]["families"])
-        lines += ["", f"**{group}**", "", f"| | MACs removed | of visual | accuracy | points lost | n | {' | '.join(own)} |",
-                  "|---" * (6 + len(own)) + "|"]
+        lines += [
+            "",
+            f"**{group}**",
+            "",
+            f"| | MACs removed | of visual | accuracy | points lost | n | {' | '.join(own)} |",
+            "|---" * (6 + len(own)) + "|",
+        ]
         for r in chosen:
-            by_family = " | ".join(f"{100 * r['families'].get(f, float('nan')):.0f}" for f in own)
-            lines.append(
-                f"| {r['name']} | {100 * r['sparsity']:.1f} % | {100 * r['visual_sparsity']:.1f} % | {100 * r['accuracy']:.1f} +- "
-                f"{100 * r['error']:.1f} | {r['points_lost']:+.1f} +- {r['points_lost_error']:.1f} | {r['questions']} | {by_family} |")
+            cells = [
+                r["name"],
+                f"{100 * r['sparsity']:.1f} %",
+                f"{100 * r['visual_sparsity']:.1f} %",
+                f"{100 * r['accuracy']:.1f} +- {100 * r['error']:.1f}",
+                f"{r['points_lost']:+.1f} +- {r['points_lost_error']:.1f}",
+                str(r["questions"]),
+                *(f"{100 * r['families'].get(f, float('nan')):.0f}" for f in own),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
     if results["transient"]:
         lines += ["", "Importance minus a control, the same questions, points:", ""]
-        lines += [f"* {v['group']}, against {v['against']}: {v['points']:+.1f} +- {v['error']:.1f}" for v in results["transient"]]
+        lines += [
+            f"* {v['group']}, against {v['against']}: {v['points']:+.1f} +- {v['error']:.1f}"
+            for v in results["transient"]
+        ]
     return "\n".join(lines[1:])
 
 
