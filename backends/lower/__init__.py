@@ -23,7 +23,9 @@ def lower_module(module: Module, tiling: Tiling) -> Module:
     ]  # fmt: skip
     if missing:
         raise CompileError(missing)
-    low = Lowering(module, tiling)
+    low = Lowering(module.clone(), tiling)
+    module = low.module
+    low.name_nodes()
     for arg in module.args:
         low.emit.b.argument(arg.name, arg.type)
     for arg, copy in zip(module.args, low.emit.b.block.args, strict=True):
@@ -52,6 +54,6 @@ def lower_module(module: Module, tiling: Tiling) -> Module:
     nodes = [
         {"op": n.op, "node": n.node, "path": n.path, "region": n.region, "macs_dense": n.macs_dense,
          "useful": n.pairs_useful / n.pairs_done if n.pairs_done else 1.0}
-        for n in low.nodes
+        for n in low.nodes.values()
     ]  # fmt: skip
     return low.emit.b.module(module.name, outputs, {**module.attrs, "nodes": nodes, "level": "tile"})

@@ -9,7 +9,7 @@ from typing import Any
 from focusc.backends.lower.emit import Emit, Ix
 from focusc.backends.lower.views import ConcView, View, first_rows, matrix_shape
 from focusc.backends.options import Tiling
-from focusc.ir import Block, Builder, ConcentratedType, Module, Op, TensorType, TokensType, Value
+from focusc.ir import Block, Builder, ConcentratedType, Loc, Module, Op, TensorType, TokensType, Value
 from focusc.ir.diagnostics import fail
 
 STORAGE = {"f32": "f16", "f16": "f16", "i64": "i32", "i32": "i32"}
@@ -65,7 +65,7 @@ class Lowering:
     destination: dict[Value, tuple[Value, int]] = field(default_factory=dict[Value, tuple[Value, int]])
     absorbed: set[Op] = field(default_factory=set[Op])
     pending: dict[Op, Callable[[], None]] = field(default_factory=dict[Op, Callable[[], None]])
-    nodes: list[Node] = field(default_factory=list[Node])
+    nodes: dict[Loc, Node] = field(default_factory=dict[Loc, Node])
 
     # -- values --------------------------------------------------------------------------------------------------
     def view(self, value: Value) -> View:
@@ -80,10 +80,8 @@ class Lowering:
         return found
 
     @staticmethod
-    def loc_of(value: Value) -> Any:
+    def loc_of(value: Value) -> Loc:
         """Location of the defining op."""
-        from focusc.ir import Loc
-
         return value.op.loc if value.op is not None else Loc()
 
     def bind_constant(self, value: Value) -> View:
@@ -218,10 +216,23 @@ class Lowering:
         self.emit.at(op.loc)
         self.emit.effect("tile.fence", channels=channels or ("act", "store"))
 
+    def name_nodes(self) -> None:
+        """One node for each source location; an op without one is named by its number."""
+        for number, op in enumerate(self.module.body.ops):
+            if op.name not in ("return", "tensor.constant"):
+                if not op.loc.known:
+                    op.loc = Loc(node=f"{op.name}#{number}")
+                self.nodes.setdefault(op.loc, Node(op.name, op.loc.node, op.loc.module_path, "other", 0))
+
     def account(self, op: Op, macs: int, *, decoder: bool, useful: int = 0, done: int = 0) -> None:
-        """Record the dense MACs of an op, and the share of useful (query, key) pairs if it is a causal attention."""
-        region = "decoder" if decoder else "other"
-        self.nodes.append(Node(op.name, op.loc.node, op.loc.module_path, region, macs, useful, done))
+        """Add the dense MACs of an op, and the share of useful (query, key) pairs if it is a causal attention."""
+        node = self.nodes[op.loc]
+        node.op = op.name
+        begun = any(n.region == "decoder" for n in self.nodes.values())
+        node.region = "decoder" if decoder else "other" if begun else "vision"
+        node.macs_dense += macs
+        node.pairs_useful += useful
+        node.pairs_done += done
 
     @property
     def lengths(self) -> dict[int, int]:

@@ -6,13 +6,12 @@ import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from focusc.driver.errors import InputError
 from focusc.driver.load import load_model
 from focusc.driver.options import CompileOptions, pipeline_options
-from focusc.driver.passes import Recorder
+from focusc.driver.passes import check_folder, run_pipeline
 from focusc.driver.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -26,7 +25,7 @@ FRONT = "canonicalise,fold-constants,fuse-nn,canonicalise,common-subexpressions,
 
 @dataclass(frozen=True)
 class Compilation:
-    """What a compilation made: the program, the last target-independent IR, and what each pass did."""
+    """What a compilation made: the program, the IR it was generated from, and what each pass did."""
 
     program: Program
     module: Module
@@ -87,21 +86,22 @@ def compile_model(
     started = time.perf_counter()
     machine = load_hardware(options.target)
     method = _method(options, machine)
+    if dump_ir is not None:
+        check_folder(dump_ir)
     progress("read the model", 0, 1)
-    module = load_model(model, options.layout) if isinstance(model, (str, os.PathLike)) else model
-    recorder = Recorder(dump=Path(dump_ir) if dump_ir is not None else None, verify_each=verify_each, progress=progress)
-    recorder.snapshot("import", module)
-    module = recorder.run(
-        module, options.pipeline if options.pipeline is not None else pipeline(options, method, module)
+    source = load_model(model, options.layout) if isinstance(model, (str, os.PathLike)) else model
+    passes = options.pipeline if options.pipeline is not None else pipeline(options, method, source)
+    done = run_pipeline(
+        source, f"{passes},{back(options)}", dump_ir=dump_ir, verify_each=verify_each, progress=progress
     )
-    program = compile_module(module, machine, options=dict(options.tiling), run_passes=recorder.run)
+    program = compile_module(done.module, machine)
     program.meta["concentrate"] = method
     seconds = time.perf_counter() - started
-    return Compilation(program, module, machine, method, seconds, recorder.steps)
+    return Compilation(program, done.module, machine, method, seconds, done.steps)
 
 
 def pipeline(options: CompileOptions, method: str, module: Module) -> str:
-    """The usual passes up to tiling, as pipeline text."""
+    """The usual target-independent passes, as pipeline text."""
     if method == "none":
         return FRONT
     if "layout" not in module.attrs:
@@ -113,6 +113,11 @@ def pipeline(options: CompileOptions, method: str, module: Module) -> str:
     given = {**options.concentrate, "method": method}
     given.setdefault("m", options.tiling.get("m", 1024))
     return f"{FRONT},concentrate{pipeline_options(given)}"
+
+
+def back(options: CompileOptions) -> str:
+    """The backend's passes for the target, as pipeline text."""
+    return f"tile{pipeline_options({'target': options.target, **options.tiling})},plan-memory"
 
 
 def _method(options: CompileOptions, machine: Machine) -> str:

@@ -1,0 +1,210 @@
+"""From a planned tile-level module to a program: constants, symbols, configuration, debug information, text."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from focusc.backends.codegen.kernel import Buffer, KernelCode
+from focusc.backends.obuf import Planner
+from focusc.backends.passes.plan_memory import buffer_bytes
+from focusc.ir import Loc, Module, Op, TensorType, Value
+from focusc.ir.diagnostics import fail
+from focusc.isa import Addr, DebugEntry, Insn, Program, Symbol
+from focusc.isa import insns as isa
+from focusc.isa.machine import Machine
+
+FORMATS = {"f16": np.dtype("<f2"), "i32": np.dtype("<i4")}
+
+
+def generate(module: Module, machine: Machine, meta: dict[str, Any] | None = None) -> Program:
+    """The program of a module that went through `tile` and `plan-memory`.
+
+    Raises CompileError if a kernel's tiles do not fit the output buffer, or a value does not fit its storage type.
+    """
+    return _Generator(module, machine).run(meta or {})
+
+
+class _Generator:
+    def __init__(self, module: Module, machine: Machine) -> None:
+        self.module, self.machine = module, machine
+        self.text: list[Insn] = []
+        self.index: list[int] = []
+        self.entries: dict[Loc, int] = {}
+        self.nodes: list[dict[str, Any]] = [dict(n) for n in module.attrs["nodes"]]
+        self.debug = [DebugEntry(n["op"], n["node"], n["path"], n["op"]) for n in self.nodes]
+        for i, n in enumerate(self.nodes):
+            self.entries.setdefault(Loc(node=n["node"], module_path=n["path"]), i)
+        self.buffers: dict[Value, Buffer] = {}
+        self.sites: dict[tuple[int, str], int] = {}
+        self.site_table: list[dict[str, Any]] = []
+        self.state: dict[str, Insn] = {}
+        self.obuf_peak = 0
+
+    def run(self, meta: dict[str, Any]) -> Program:
+        const = self._constants()
+        for kernel in self._kernels():
+            self._kernel(kernel)
+        self._emit(isa.Halt(), Loc())
+        plan: dict[str, Any] = dict(self.module.attrs["plan"])
+        plan["obuf_peak_bytes"], plan["obuf_bytes"] = self.obuf_peak, self.machine.buffers.output.bytes
+        return Program(
+            self.text, const, self._symbols(), arena_bytes=plan["peak_bytes"], target=self.machine.name,
+            hardware=self.machine.to_dict(), plan=plan, debug=self.debug, debug_index=self.index,
+            meta={**meta, "model": self.module.name, "sites": self.site_table, "nodes": self.nodes,
+                  "layout": _plain(self.module.attrs.get("layout", {}))},
+        )  # fmt: skip
+
+    def _emit(self, insn: Insn, loc: Loc) -> None:
+        self.text.append(insn)
+        self.index.append(self._entry(loc))
+
+    def _entry(self, loc: Loc) -> int:
+        if not loc.known:
+            return -1
+        key = Loc(node=loc.node, module_path=loc.module_path)
+        found = self.entries.get(key)
+        if found is None:
+            found = self.entries[key] = len(self.debug)
+            self.debug.append(DebugEntry("", loc.node, loc.module_path, ""))
+            self.nodes.append({"op": "", "node": loc.node, "path": loc.module_path, "region": "other", "macs_dense": 0,
+                               "useful": 1.0})  # fmt: skip
+        return found
+
+    # -- data ----------------------------------------------------------------------------------------------------
+    def _constants(self) -> NDArray[np.uint8]:
+        const = np.zeros(self.module.attrs["plan"]["constant_bytes"], np.uint8)
+        for op in self.module.body.ops:
+            if op.name in ("tile.bind", "tile.buffer"):
+                self.buffers[op.results[0]] = Buffer(op, op.attrs["address"], op.attrs["shape"][1], op.attrs["dtype"])
+            elif op.name == "tile.view":
+                assert op.operands[0] is not None
+                base = self.buffers[op.operands[0]]
+                start = base.address + op.attrs["offset"] * base.item
+                self.buffers[op.results[0]] = Buffer(op, start, op.attrs["shape"][1], base.dtype)
+            if op.name == "tile.bind" and op.operands[0] is not None and op.operands[0].op is not None:
+                data = self._stored(op)
+                at = op.attrs["address"]
+                const[at : at + len(data)] = np.frombuffer(data, np.uint8)
+        return const
+
+    def _stored(self, op: Op) -> bytes:
+        """A constant's bytes in its storage type; values that f16 cannot hold are refused."""
+        assert op.operands[0] is not None and op.operands[0].op is not None
+        resource = op.operands[0].op.attrs["value"]
+        array = np.ascontiguousarray(resource.array)
+        with np.errstate(over="ignore"):
+            stored = array.astype(FORMATS[op.attrs["dtype"]])
+        if stored.dtype.kind == "f" and not np.isfinite(stored[np.isfinite(array)]).all():
+            worst = float(np.abs(array[np.isfinite(array)]).max())
+            raise fail("codegen.range", f"constant {resource.name!r} holds {worst:g}, more than f16's largest 65504", op.loc)
+        return stored.tobytes()
+
+    def _symbols(self) -> list[Symbol]:
+        found: list[Symbol] = []
+        by_value = {arg: arg.name for arg in self.module.args}
+        names: set[str] = set()
+        for op in self.module.body.ops:
+            if op.name == "tile.bind" and op.operands[0] in by_value:
+                value = op.operands[0]
+                assert value is not None and isinstance(value.type, TensorType)
+                found.append(Symbol(value.name, "input", op.attrs["dtype"], value.type.shape, op.attrs["address"]))
+                names.add(value.name)
+        for name, value in zip(self.module.outputs, self.module.results, strict=True):
+            read = value.op
+            assert read is not None and read.operands[0] is not None
+            buffer = self.buffers[read.operands[0]]
+            found.append(Symbol(name, "output", buffer.dtype, read.attrs["shape"], buffer.address))
+            names.add(name)
+        for op in self.module.body.ops:
+            if op.name in ("tile.bind", "tile.buffer") and op.operands[:1] != [None]:
+                source = op.operands[0].op if op.name == "tile.bind" and op.operands[0] is not None else None
+                if op.name == "tile.bind" and source is None:
+                    continue
+                kind = "const" if source is not None else "scratch"
+                label = source.attrs["value"].name if source is not None else op.attrs["label"]
+                label = label or f"{kind}{len(found)}"
+                while label in names:
+                    label += "_"
+                names.add(label)
+                conc = op.attrs.get("layout") == "conc"
+                shape = (buffer_bytes(op),) if conc else tuple(op.attrs["shape"])
+                found.append(Symbol(label, kind, "u8" if conc else op.attrs["dtype"], shape, op.attrs["address"]))
+        return found
+
+    # -- kernels -------------------------------------------------------------------------------------------------
+    def _kernels(self) -> list[list[Op]]:
+        """Runs of ops that start at a fence; declarations belong to none."""
+        kernels: list[list[Op]] = []
+        for op in self.module.body.ops:
+            if op.name == "tile.fence":
+                kernels.append([op])
+            elif op.name not in ("tile.bind", "tile.buffer", "tile.view", "tile.read", "tensor.constant", "return"):
+                if op.name == "tile.affine" and not kernels:
+                    raise fail("codegen.kernel", "index arithmetic stands before the first kernel", op.loc)
+                kernels[-1].append(op)
+        return kernels
+
+    def _kernel(self, ops: list[Op]) -> None:
+        fence, *rest = ops
+        channels = fence.attrs["channels"]
+        self._emit(isa.Fence(**{c: 1 for c in channels}), fence.loc)
+        self._configure(rest)
+        place = Planner(rest, self.machine.buffers.output.bytes).plan()
+        self.obuf_peak = max(self.obuf_peak, place.peak)
+        KernelCode(self._emit, self.buffers.__getitem__, self._site).run(rest, place)
+
+    def _configure(self, ops: list[Op]) -> None:
+        """Emit the descriptors that the kernel's commands read, where they differ from what is set."""
+        for op in (inner for outer in ops for inner in outer.walk()):
+            if op.name == "tile.sic":
+                a = op.attrs
+                self._set(isa.CfgLayout(*a["grid"], *a["strides"]), op)
+                self._set(isa.CfgSic(bf=a["block"][0], bh=a["block"][1], bw=a["block"][2], vector=32,
+                                     threshold=a["threshold"], boundary=a["boundary"], chase=a["chase"]), op)  # fmt: skip
+                self._positions(op, op.operands[5], a["visual_len"], a["visual_start"])
+            elif op.name == "tile.sec_topk":
+                self._positions(op, op.operands[1], op.attrs["visual_len"], op.attrs["visual_start"])
+            elif op.name == "tile.load_patch":
+                self._patch(op)
+
+    def _positions(self, op: Op, listed: Value | None, count: int, start: int) -> None:
+        address = self.buffers[listed].address if listed is not None else 0
+        self._set(isa.CfgPos(addr=Addr(0, address), count=count, visual_start=start, identity=int(listed is None)), op)
+
+    def _patch(self, op: Op) -> None:
+        a = op.attrs
+        _, c, d, h, w = a["image"]
+        out = [(n + 2 * p - k) // s + 1 for n, p, k, s in zip((d, h, w), a["pads"], a["kernel"], a["stride"], strict=True)]
+        dtype = self.buffers[op.operands[0]].dtype if op.operands[0] is not None else "f16"
+        self._set(isa.CfgConvIn(c=c, d=d, h=h, w=w, dtype=dtype), op)
+        self._set(isa.CfgConvWin(*a["kernel"], *a["stride"], *a["pads"], *out), op)
+
+    def _set(self, insn: Insn, op: Op) -> None:
+        if self.state.get(insn.mnemonic) != insn:
+            self.state[insn.mnemonic] = insn
+            self._emit(insn, op.loc)
+
+    def _site(self, op: Op) -> int:
+        """Number of the site table's row for a `tile.sic`; rows are made in program order."""
+        a = op.attrs
+        key = (a["layer"], a["site"])
+        if key not in self.sites:
+            self.sites[key] = len(self.site_table)
+            assert op.operands[1] is not None
+            rows, cols = self.buffers[op.operands[1]].op.attrs["shape"]
+            layout = self.module.attrs.get("layout", {})
+            full = layout["visual"][1] if layout else a["visual_len"]
+            self.site_table.append({"layer": a["layer"], "site": a["site"], "tokens": full, "retained": a["visual_len"],
+                                    "rows": rows, "slots": math.ceil(cols / 32)})  # fmt: skip
+        return self.sites[key]
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, for JSON."""
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return [_plain(v) for v in value] if isinstance(value, (list, tuple)) else value
