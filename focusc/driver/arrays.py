@@ -19,12 +19,13 @@ _AGAIN = "write it with numpy.savez(file, name=array, ...)"
 
 
 def read_npz(path: str | os.PathLike[str], what: str = "file of arrays (.npz)") -> dict[str, Array]:
-    """All arrays of an .npz file, by name. Pickled objects are refused, since reading them would run code from the file."""
+    """All arrays of an .npz file, by name. Pickled objects are refused: reading them would run code from the file."""
     file = existing(path, what)
     try:
-        with np.load(file, allow_pickle=False) as archive:
-            if not hasattr(archive, "files"):
-                raise InputError("inputs.file", "this is one array without a name (.npy)", where=str(file), hint=_AGAIN)
+        archive = np.load(file, allow_pickle=False)
+        if not hasattr(archive, "files"):
+            raise InputError("inputs.file", "this is one array without a name (.npy)", where=str(file), hint=_AGAIN)
+        with archive:
             return {name: archive[name] for name in archive.files}
     except ValueError as error:
         holds = "holds Python objects" if "allow_pickle" in str(error) else "is not an .npz file"

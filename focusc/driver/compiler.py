@@ -62,8 +62,8 @@ def compile(
 ) -> Program:
     """Compile an ONNX file, an IR file or a module for `target` ("focus", "systolic" or the path of a description).
 
-    `concentrate` is "none", "sec", "sic" or "focus"; left out, it is "focus" where the target can, else "none". `config`
-    is a TOML file with more options. Raises CompileError, IsaError or InputError with a message (`render()`).
+    `concentrate` is "none", "sec", "sic" or "focus"; left out, "focus" where the target can, else "none". `config` is a
+    TOML file with more options. Raises CompileError, IsaError or InputError with a message (`render()`).
     """
     options = CompileOptions.load(config, target=target, concentrate=concentrate, layout=layout)
     return compile_model(model, options).program

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -14,22 +15,24 @@ from focusc.driver.errors import InputError
 
 @contextmanager
 def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Yield a binary file that becomes `path` when the block ends, and disappears when it fails or is interrupted.
+    """Yield a binary file that becomes `path` when the block ends, and vanishes when it fails or is interrupted.
 
-    The temporary lies in the target's folder, so that the final rename is atomic; a full disk is an InputError, and the
-    file that was there before stays as it was.
+    A full disk is an InputError, and the file that was there before stays as it was. Where the file system allows it,
+    the file has no name until it is complete, so that not even a killed process leaves anything.
     """
     target = Path(path)
     temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-        temporary = Path(name)
+        handle, temporary = _open_beside(target)
         with os.fdopen(handle, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
+            os.fchmod(file.fileno(), 0o666 & ~_umask())
+            if temporary is None:
+                temporary = _free_name(target)
+                _name(file.fileno(), temporary)
         os.replace(temporary, target)
         temporary = None
     except OSError as error:
@@ -38,6 +41,29 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         if temporary is not None:
             with suppress(OSError):
                 temporary.unlink()
+
+
+def _open_beside(target: Path) -> tuple[int, Path | None]:
+    """A writable file in the target's folder: without a name if the system can (None), else a hidden temporary."""
+    if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
+        with suppress(OSError):
+            return os.open(target.parent, os.O_TMPFILE | os.O_RDWR, 0o600), None
+    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
+    return handle, Path(name)
+
+
+def _name(handle: int, path: Path) -> None:
+    """Give an open file without a name its first one."""
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        # only with a folder handle does Python call linkat, which can follow the /proc link to the file itself
+        os.link(f"/proc/self/fd/{handle}", path.name, dst_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)
+
+
+def _free_name(target: Path) -> Path:
+    return target.parent / f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.part"
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -60,12 +86,18 @@ def existing(path: str | os.PathLike[str], what: str) -> Path:
     """`path` as a Path if it is a readable file; `what` ("ONNX model", "program") names it in the error."""
     file = Path(path)
     if file.is_dir():
-        raise InputError("file.folder", f"this is a folder, not a {what}", where=str(file))
+        raise InputError("file.folder", f"this is a folder, not {_article(what)} {what}", where=str(file))
     if not file.exists():
-        raise InputError("file.missing", f"no such file; a {what} was expected", where=str(file), hint=_nearest(file))
+        raise InputError(
+            "file.missing", f"no such file; {_article(what)} {what} was expected", where=str(file), hint=_nearest(file)
+        )
     if not os.access(file, os.R_OK):
         raise InputError("file.unreadable", f"no permission to read this {what}", where=str(file))
     return file
+
+
+def _article(what: str) -> str:
+    return "an" if what[0] in "AEIOaeio" else "a"
 
 
 def _nearest(file: Path) -> str:

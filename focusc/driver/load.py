@@ -31,9 +31,9 @@ def load_model(path: str | os.PathLike[str], layout: Mapping[str, Any] | None = 
                 where=str(file),
                 hint="leave the layout options out",
             )
-        from focusc.ir import parse
+        from focusc.ir.files import read_module
 
-        return parse(_text(file), file=str(file))
+        return read_module(file)
     if file.suffix == ".fbin":
         raise InputError(
             "model.kind",
@@ -63,11 +63,3 @@ def load_program(path: str | os.PathLike[str]) -> Program:
     from focusc.isa import load
 
     return load(file)
-
-
-def _text(file: os.PathLike[str]) -> str:
-    try:
-        with open(file, encoding="utf-8") as handle:
-            return handle.read()
-    except UnicodeDecodeError:
-        raise InputError("model.kind", "this is not text", where=os.fspath(file)) from None

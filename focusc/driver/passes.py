@@ -1,40 +1,78 @@
-"""Running pipelines for the driver: one pass at a time, timed, counted, shown, and recorded if the user asked."""
+"""Running pipelines for the driver: the passes of the IR and of the backends, with progress and a record of each."""
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from focusc.driver.errors import InputError
+from focusc.driver.files import write_error
 from focusc.driver.progress import Progress, silent
 
 if TYPE_CHECKING:
     from focusc.ir import Module
 
+BACKEND_PASSES = "focusc.backends.passes"
 
-@dataclass
-class Recorder:
-    """Runs pipelines over a module, several in a row if need be; snapshots are numbered through all of them."""
 
-    dump: Path | None = None
-    verify_each: bool = False
-    progress: Progress = silent
-    steps: list[dict[str, Any]] = field(default_factory=list)
+@dataclass(frozen=True)
+class Passed:
+    """A module after a pipeline, and what each pass did: name, seconds, counts, ops before and after."""
 
-    def run(self, module: Module, pipeline: str) -> Module:
-        """The module after the passes of `pipeline`; each result is verified."""
-        from focusc.ir import PassManager, parse_pipeline
+    module: Module
+    steps: list[dict[str, Any]]
 
-        todo = parse_pipeline(pipeline)
-        for index, (step, options) in enumerate(todo):
-            self.progress(step.name, index, len(todo))
-            started = time.perf_counter()
-            manager = PassManager([(step, options)])
-            module = manager.run(module)
-            spent = time.perf_counter() - started
-            self.steps += [
-                {"name": name, "seconds": spent, "counts": dict(stats.counts)} for name, stats in manager.stats
-            ]
-        self.progress(pipeline, len(todo), len(todo))
-        return module
+
+def run_pipeline(
+    module: Module,
+    pipeline: str,
+    *,
+    dump_ir: str | os.PathLike[str] | None = None,
+    verify_each: bool = False,
+    progress: Progress = silent,
+) -> Passed:
+    """Run `pipeline`, with snapshots and execution around each pass if wanted; CompileError names the failing pass."""
+    from focusc.ir import PassManager
+    from focusc.ir.passes.manager import PassRecord
+
+    register_backend_passes()
+    done: list[dict[str, Any]] = []
+
+    def note(record: PassRecord, result: Module) -> None:
+        done.append(
+            {
+                "name": record.name,
+                "seconds": record.seconds,
+                "counts": dict(record.stats.counts),
+                "ops_before": record.ops_before,
+                "ops_after": record.ops_after,
+            }
+        )
+        progress(record.name, len(done), len(manager.steps))
+
+    where = Path(dump_ir) if dump_ir is not None else None
+    manager = PassManager(pipeline, verify_each=verify_each, dump_ir=where, on_pass=note)
+    try:
+        return Passed(manager.run(module), done)
+    except OSError as error:
+        if where is None:
+            raise
+        raise write_error(error.filename or where, error) from error
+
+
+def register_backend_passes() -> None:
+    """Let pipeline text name the backends' passes too."""
+    from focusc.ir.passes.manager import PACKAGES
+
+    if BACKEND_PASSES not in PACKAGES:
+        PACKAGES.append(BACKEND_PASSES)
+
+
+def check_folder(path: str | os.PathLike[str]) -> None:
+    """InputError if `path` is there and is not a folder."""
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise InputError(
+            "file.folder", "this is a file; a folder for the snapshots was expected", where=os.fspath(path)
+        )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from focusc.driver.files import write_error
 from focusc.driver.load import load_model
-from focusc.driver.passes import Recorder, write_module
+from focusc.driver.passes import check_folder, run_pipeline
 from focusc.driver.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -56,8 +58,24 @@ def opt(
     progress: Progress = silent,
 ) -> Optimised:
     """Run `pipeline` over an IR file (or an imported ONNX model) and write the result to `output`, if given."""
-    recorder = Recorder(dump=Path(dump_ir) if dump_ir is not None else None, verify_each=verify_each, progress=progress)
-    module = recorder.run(load_model(source), pipeline)
+    if dump_ir is not None:
+        check_folder(dump_ir)
+    done = run_pipeline(load_model(source), pipeline, dump_ir=dump_ir, verify_each=verify_each, progress=progress)
     if output is not None:
-        write_module(module, Path(output))
-    return Optimised(module, recorder.steps, os.fspath(output) if output is not None else None)
+        write_snapshot(done.module, Path(output))
+    return Optimised(done.module, done.steps, os.fspath(output) if output is not None else None)
+
+
+def write_snapshot(module: Module, path: Path) -> None:
+    """Write a module's text to `path` and its weights beside it; both appear complete or not at all."""
+    from focusc.ir.files import write_module
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            write_module(module, Path(folder) / path.name)
+            # the text last: a text without its weights would be useless
+            for file in sorted(Path(folder).iterdir(), key=lambda item: item.name == path.name):
+                os.replace(file, path.parent / file.name)
+    except OSError as error:
+        raise write_error(path, error) from error

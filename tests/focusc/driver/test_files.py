@@ -1,0 +1,128 @@
+"""Files are written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from focusc.driver import files
+from focusc.driver.arrays import read_npz, write_npz
+from focusc.driver.errors import InputError
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_file_appears_when_it_is_complete(tmp_path: Path) -> None:
+    target = tmp_path / "new" / "out.bin"
+    with files.atomic_writer(target) as file:
+        file.write(b"whole")
+        assert not target.exists()
+    assert target.read_bytes() == b"whole"
+    assert names(target.parent) == ["out.bin"]
+    assert target.stat().st_mode & 0o777 == 0o666 & ~files._umask()
+
+
+@pytest.mark.parametrize("unnamed", [True, False])
+def test_a_failure_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unnamed: bool) -> None:
+    if not unnamed:
+        monkeypatch.delattr(os, "O_TMPFILE")
+    target = tmp_path / "out.bin"
+    target.write_bytes(b"before")
+    with pytest.raises(KeyboardInterrupt), files.atomic_writer(target) as file:
+        file.write(b"half")
+        raise KeyboardInterrupt
+    assert target.read_bytes() == b"before"
+    assert names(tmp_path) == ["out.bin"]
+
+
+def test_a_full_disk_is_one_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(handle: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(InputError) as caught, files.atomic_writer(tmp_path / "out.bin") as file:
+        file.write(b"half")
+    assert caught.value.code == "file.write"
+    assert "No space left on device" in caught.value.render()
+    assert names(tmp_path) == []
+
+
+def test_a_real_limit_on_the_file_size_leaves_nothing(tmp_path: Path) -> None:
+    code = (
+        "import resource, signal, sys; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "import numpy; from focusc.driver.arrays import write_npz\n"
+        "write_npz(sys.argv[1], {'x': numpy.zeros(1_000_000)})"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "out.npz")], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "file.write" in done.stderr
+    assert names(tmp_path) == []
+
+
+def test_a_killed_writer_leaves_nothing(tmp_path: Path) -> None:
+    code = (
+        "import sys, time; from focusc.driver.files import atomic_writer\n"
+        "with atomic_writer(sys.argv[1]) as file:\n"
+        "    file.write(b'half' * 100_000); file.flush(); print('wrote', flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "out.bin")], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    assert process.stdout.readline() == b"wrote\n"
+    process.send_signal(signal.SIGKILL)
+    process.wait(10)
+    time.sleep(0.05)
+    assert names(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"file\.write"), files.atomic_writer(tmp_path / "file" / "out.bin"):
+        pass
+
+
+class TestArrays:
+    def test_round_trip(self, tmp_path: Path) -> None:
+        given = {"pixels": np.arange(6, dtype=np.float32).reshape(2, 3), "ids": np.array([[1, 2]])}
+        write_npz(tmp_path / "a.npz", given)
+        found = read_npz(tmp_path / "a.npz")
+        assert list(found) == list(given)
+        for name, array in given.items():
+            np.testing.assert_array_equal(found[name], array)
+            assert found[name].dtype == array.dtype
+
+    def test_pickled_objects_are_refused(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "a.npz", x=np.array([{"not": "numbers"}], dtype=object))
+        with pytest.raises(InputError, match="Python objects"):
+            read_npz(tmp_path / "a.npz")
+
+    def test_one_array_is_refused(self, tmp_path: Path) -> None:
+        np.save(tmp_path / "a.npy", np.zeros(3))
+        with pytest.raises(InputError, match="without a name"):
+            read_npz(tmp_path / "a.npy")
+
+    @pytest.mark.parametrize("damage", ["cut", "flipped", "text", "empty"])
+    def test_damage_is_one_message(self, tmp_path: Path, damage: str) -> None:
+        path = tmp_path / "a.npz"
+        np.savez_compressed(path, x=np.arange(1000.0))
+        data = bytearray(path.read_bytes())
+        if damage == "cut":
+            data = data[: len(data) // 2]
+        elif damage == "flipped":
+            data[len(data) // 3] ^= 0xFF
+        else:
+            data = bytearray(b"hello" if damage == "text" else b"")
+        path.write_bytes(data)
+        with pytest.raises(InputError) as caught:
+            read_npz(path)
+        assert caught.value.code == "inputs.file"
