@@ -10,12 +10,12 @@ def verify(module: Module) -> None:
     """Raise a CompileError with up to 20 findings if the module is not well formed."""
     found: list[Diagnostic] = []
     names = [a.name for a in module.args]
-    for name in names:
+    for name in dict.fromkeys(names):
         if not name:
             found.append(Diagnostic("module.args", "a module input has no name"))
         elif names.count(name) > 1:
             found.append(Diagnostic("module.args", f"input name {name!r} is used twice"))
-    for name in module.outputs:
+    for name in dict.fromkeys(module.outputs):
         if module.outputs.count(name) > 1:
             found.append(Diagnostic("module.outputs", f"output name {name!r} is used twice"))
     end = module.body.terminator

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from focusc.ir.core import Block, Module, Op, Value, op_class
-from focusc.ir.diagnostics import LIMIT, CompileError, Diagnostic, Loc
+from focusc.ir.diagnostics import LIMIT, UNKNOWN, CompileError, Diagnostic, Loc
 from focusc.ir.resource import Resource
 from focusc.ir.text.literals import parse_string, parse_type
 from focusc.ir.types import TensorType, Type
@@ -22,11 +22,15 @@ def parse(text: str, *, file: str = "", resources: Mapping[str, Resource] | None
 
     CompileError with line, column, caret and what was expected if it is not a well-formed module.
     """
-    from focusc.ir.text.tree import syntax  # lark is imported on first use
+    from focusc.ir.text.tree import located, syntax  # lark is imported on first use
     from focusc.ir.verify import verify
 
-    module = _Reader(text, file, resources or {}).module(syntax(text, file))
-    verify(module)
+    node = syntax(text, file)
+    module = _Reader(text, file, resources or {}).module(node)
+    try:
+        verify(module)
+    except CompileError as e:
+        raise located(e, node.name, text, file) from None
     return module
 
 
@@ -46,7 +50,7 @@ class _Reader:
             arg.name = self._name(param.name)
         if self.found:
             raise CompileError(self.found)
-        return Module(node.name, body, attrs, node.outputs)
+        return Module(parse_string(str(node.name)), body, attrs, node.outputs)
 
     def _error(self, error: CompileError, token: Token, origin: tuple[str, str] = ("", "")) -> None:
         from focusc.ir.text.tree import line_of
@@ -112,9 +116,11 @@ class _Reader:
         before = len(self.found)
         try:
             cls = op_class(str(node.name))
-            values = cls.arrange([self._lookup(a) for a in node.args])
+            given = [self._lookup(a) for a in node.args]
+            values = _named(cls, lambda: cls.arrange(given))
             loc = Loc(self.file or "<text>", node.name.line or 0, node.name.column or 0, *node.loc)
-            attrs = cls.complete(self._attrs(node.attrs, declared))
+            written = self._attrs(node.attrs, declared)
+            attrs = _named(cls, lambda: cls.complete(written))
             regions = [self._block(r.params, r.ops) for r in node.regions]
             op = cls.raw(values, attrs, regions, loc)
             types = self._infer(op, len(node.regions), node)
@@ -151,7 +157,7 @@ class _Reader:
         try:
             return op.inferred()
         except CompileError as e:
-            raise e.at(Loc(), f"{op.name}: ") from None
+            raise e.at(UNKNOWN, f"{op.name}: ") from None
         except (ValueError, TypeError, IndexError, KeyError, AttributeError, ArithmeticError, RecursionError) as e:
             # the text may hold any nonsense; an `infer` that trips over it must not end in a traceback
             raise CompileError(
@@ -195,6 +201,17 @@ class _Reader:
         if isinstance(value, tuple):
             return tuple(self._resolve(v, None) for v in value)
         return value
+
+
+T = TypeVar("T")
+
+
+def _named(cls: type[Op], step: Callable[[], T]) -> T:
+    """The step's result; an error in it is prefixed with the op's name."""
+    try:
+        return step()
+    except CompileError as e:
+        raise e.at(UNKNOWN, f"{cls.name}: ") from None
 
 
 def _show(types: Any) -> str:

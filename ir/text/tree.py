@@ -50,7 +50,7 @@ class RegionNode(NamedTuple):
 class ModuleNode(NamedTuple):
     """A whole text."""
 
-    name: str
+    name: Token
     params: list[ParamNode]
     outputs: list[str]
     attrs: dict[str, Any]
@@ -84,7 +84,8 @@ class _Builder(Transformer[Token, ModuleNode]):
 
     def start(self, c: list[Any]) -> ModuleNode:
         name, params, outputs, attrs, *ops = c
-        return ModuleNode(_read(parse_string, name), params or [], outputs or [], attrs or {}, ops)
+        _read(parse_string, name)
+        return ModuleNode(name, params or [], outputs or [], attrs or {}, ops)
 
     def params(self, c: list[Any]) -> list[Any]:
         return c

@@ -1,0 +1,113 @@
+"""Golden texts: every `.fir` file under tests/golden/passes and tests/golden/errors is a test.
+
+A file holds directives, a module, and the exact text that is expected:
+
+    // run: dead-code,common-subexpressions         the pipeline; without it, the text is only parsed and printed
+    // execute: 0                                    optional: also run the result on inputs of that seed
+    module "m"(...) -> (...) { ... }
+    // ---- expect
+    the module after the pipeline, or the rendered error
+    // ---- stats
+    dead-code: erased=1
+
+Pipelines run with `verify_each`, so a golden pass test is an equivalence test too. `pytest tests/golden --bless`
+writes the expected part anew; read the diff before committing it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+EXPECT = "// ---- expect"
+STATS = "// ---- stats"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--bless", action="store_true", help="write the expected parts of golden files anew")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--bless") and os.environ.get("CI"):
+        raise pytest.UsageError("--bless is for people: it is refused where CI is set")
+
+
+def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
+    if file_path.suffix == ".fir" and any((GOLDEN / d) in file_path.parents for d in ("passes", "errors")):
+        return GoldenFile.from_parent(parent, path=file_path)
+    return None
+
+
+class GoldenFile(pytest.File):
+    """One `.fir` file."""
+
+    def collect(self) -> Iterator[pytest.Item]:
+        yield GoldenCase.from_parent(self, name=self.path.stem)
+
+
+class Mismatch(Exception):
+    """The text is not the expected one."""
+
+
+class GoldenCase(pytest.Item):
+    """The one test in a golden file."""
+
+    def runtest(self) -> None:
+        text = self.path.read_text(encoding="utf-8")
+        source, _, expected = text.partition(EXPECT + "\n")
+        found = outcome(self.path, source)
+        if self.config.getoption("--bless"):
+            self.path.write_text(f"{source}{EXPECT}\n{found}", encoding="utf-8")
+            return
+        if found != expected:
+            diff = difflib.unified_diff(expected.splitlines(), found.splitlines(), "expected", "found", lineterm="", n=2)
+            raise Mismatch("\n".join(diff))
+
+    def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
+        if isinstance(excinfo.value, Mismatch):
+            return f"{self.path.name}: the text differs (--bless accepts it)\n{excinfo.value}"
+        return super().repr_failure(excinfo)
+
+    def reportinfo(self) -> tuple[Path, int, str]:
+        return self.path, 0, f"{self.path.parent.name}/{self.path.stem}"
+
+
+def directives(source: str) -> dict[str, str]:
+    """`// key: value` lines before the module."""
+    found: dict[str, str] = {}
+    for line in source.splitlines():
+        if not line.startswith("//"):
+            break
+        key, colon, value = line[2:].partition(":")
+        if colon:
+            found[key.strip()] = value.strip()
+    return found
+
+
+def outcome(path: Path, source: str) -> str:
+    """Text after `// ---- expect`: the resulting module and the counters, or the error."""
+    from focusc.ir import CompileError, PassManager, interpret, parse, print_module, seeded_inputs
+
+    options = directives(source)
+    errors = GOLDEN / "errors" in path.parents
+    try:
+        module = parse(source, file=path.name)
+        manager = PassManager(options.get("run", ""), verify_each=not errors)
+        result = manager.run(module)
+        if "execute" in options:
+            interpret(result, seeded_inputs(result, int(options["execute"])))
+    except CompileError as e:
+        if errors and path.stem.split("-")[0] != e.diagnostics[0].code:
+            raise AssertionError(f"{path.name} is named after another error: {e.diagnostics[0].code}") from e
+        return e.render() + "\n"
+    assert not errors, f"{path.name} raises no error"
+    text = print_module(result)
+    if manager.stats:
+        text += STATS + "\n" + "".join(f"{name}: {stats.text()}\n" for name, stats in manager.stats)
+    return text
