@@ -100,6 +100,7 @@ class State:
         self._conc: dict[int, tuple[ConcTile, int]] = {}
         self._conc_tiles: dict[int, ConcTile] = {}
         self._conc_flags = bytearray(len(self.mem.raw_newer))
+        self._rows_at: dict[int, int] = {}
 
     def begin_chunk(self, tiles: list[list[int]]) -> None:
         """Take over the tile table of the next chunk of the trace."""
@@ -246,6 +247,8 @@ class State:
         if found is not None:
             tile, slot = found
             if tile.cap == cap and rows <= tile.rows and end <= tile.high:
+                if rows < tile.rows:
+                    self._partial(addr, slots, cap, rows)
                 return Item(tile.recon[:rows, slot * 32:(slot + slots) * 32], "f16", conc=True)
         mem, block = self.mem, conc_block(cap)
         if addr < mem.base:
@@ -261,7 +264,17 @@ class State:
         if bad >= 0:
             raise Fault("run.map", f"slot {bad}: the map names a unique vector beyond the block's count "
                         f"{int(header[bad])}", hint="the tile must be written by sic before it is loaded")
+        if rows < self._rows_at.get(addr, rows):
+            self._partial(addr, slots, cap, rows)
         return Item(out, "f16", conc=True)
+
+    def _partial(self, addr: int, slots: int, cap: int, rows: int) -> None:
+        """Record how many unique vectors the first `rows` rows of a tile refer to, for timing."""
+        low = addr - self.mem.base
+        self.mem.want_raw(low, low + slots * conc_block(cap))
+        maps: NDArray[np.uint16] = np.ndarray((slots, rows), np.uint16, self.mem.raw, low + 64,  # type: ignore[arg-type]
+                                              (conc_block(cap), 2))
+        self.counts.add_partial(np.array([len(np.unique(row)) for row in maps], np.int32))
 
     def merge(self, t: int, addr: int, cap: int, row0: int, site: int) -> None:
         """The work of `sic`: concentrate a tile and write its blocks."""
@@ -288,6 +301,7 @@ class State:
         self._conc_tiles[addr] = tile
         for slot in range(slots):
             self._conc[addr + slot * block] = (tile, slot)
+            self._rows_at[addr + slot * block] = rows
         self._conc_flags[low >> 6:(end - mem.base) >> 6] = b"\1" * ((end - addr) >> 6)
         if sum(item.recon.nbytes for item in self._conc_tiles.values()) > _CACHE_BYTES:
             self._forget(next(iter(self._conc_tiles.values())))
