@@ -7,8 +7,7 @@ A file holds directives, a module, and the exact text that is expected:
     module "m"(...) -> (...) { ... }
     // ---- expect
     the module after the pipeline, or the rendered error
-    // ---- stats
-    dead-code: erased=1
+    // ---- stats  dead-code: erased=1
 
 Pipelines run with `verify_each`, so a golden pass test is an equivalence test too. `pytest tests/golden --bless`
 writes the expected part anew; read the diff before committing it.
@@ -108,6 +107,4 @@ def outcome(path: Path, source: str) -> str:
         return e.render() + "\n"
     assert not errors, f"{path.name} raises no error"
     text = print_module(result)
-    if manager.stats:
-        text += STATS + "\n" + "".join(f"{name}: {stats.text()}\n" for name, stats in manager.stats)
-    return text
+    return text + "".join(f"{STATS}  {name}: {stats.text()}\n" for name, stats in manager.stats)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import importlib.util
 import inspect
@@ -132,8 +133,10 @@ def load_pass(name: str) -> Pass | Alias:
             load_all()
     found = PASSES.get(name) or ALIASES.get(name)
     if found is None:
-        known = ", ".join(sorted({**PASSES, **ALIASES}))
-        raise fail("pass.unknown", f"pass {name!r} is unknown", hint=f"known: {known}")
+        known = sorted({**PASSES, **ALIASES})
+        near = difflib.get_close_matches(name, known, 3)
+        hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known)}"
+        raise fail("pass.unknown", f"pass {name!r} is unknown", hint=hint)
     return found
 
 
