@@ -6,8 +6,10 @@ A file holds directives, a module, and the exact text that is expected:
     // execute: 0                                    optional: also run the result on inputs of that seed
     module "m"(...) -> (...) { ... }
     // ---- expect
-    the module after the pipeline, or the rendered error
+    the module after the pipeline
     // ---- stats  dead-code: erased=1
+
+or, where the input is refused, `// ---- error` and the rendered error as comments.
 
 Pipelines run with `verify_each`, so a golden pass test is an equivalence test too. `pytest tests/golden --bless`
 writes the expected part anew; read the diff before committing it.
@@ -24,8 +26,7 @@ from typing import Any
 import pytest
 
 GOLDEN = Path(__file__).parent / "golden"
-EXPECT = "// ---- expect"
-STATS = "// ---- stats"
+PART = "// ---- "
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -59,10 +60,10 @@ class GoldenCase(pytest.Item):
 
     def runtest(self) -> None:
         text = self.path.read_text(encoding="utf-8")
-        source, _, expected = text.partition(EXPECT + "\n")
-        found = outcome(self.path, source)
+        source = text.split(PART)[0]
+        expected, found = text[len(source) :], outcome(self.path, source)
         if self.config.getoption("--bless"):
-            self.path.write_text(f"{source}{EXPECT}\n{found}", encoding="utf-8")
+            self.path.write_text(source + found, encoding="utf-8")
             return
         if found != expected:
             diff = difflib.unified_diff(expected.splitlines(), found.splitlines(), "expected", "found", lineterm="", n=2)
@@ -90,7 +91,7 @@ def directives(source: str) -> dict[str, str]:
 
 
 def outcome(path: Path, source: str) -> str:
-    """Text after `// ---- expect`: the resulting module and the counters, or the error."""
+    """What follows the module in the file: the result and the counters, or the error."""
     from focusc.ir import CompileError, PassManager, interpret, parse, print_module, seeded_inputs
 
     options = directives(source)
@@ -104,7 +105,8 @@ def outcome(path: Path, source: str) -> str:
     except CompileError as e:
         if errors and path.stem.split("-")[0] != e.diagnostics[0].code:
             raise AssertionError(f"{path.name} is named after another error: {e.diagnostics[0].code}") from e
-        return e.render() + "\n"
+        lines = [line for line in e.render().splitlines() if not line.startswith("  note: in pass ")]
+        return f"{PART}error\n" + "".join(f"// {line}\n" for line in lines)
     assert not errors, f"{path.name} raises no error"
-    text = print_module(result)
-    return text + "".join(f"{STATS}  {name}: {stats.text()}\n" for name, stats in manager.stats)
+    stats = "".join(f"{PART}stats  {name}: {stats.text()}\n" for name, stats in manager.stats)
+    return f"{PART}expect\n{print_module(result)}{stats}"
