@@ -25,10 +25,11 @@ FRONT = "canonicalise,fold-constants,fuse-nn,canonicalise,common-subexpressions,
 
 @dataclass(frozen=True)
 class Compilation:
-    """What a compilation made: the program, the IR it was generated from, and what each pass did."""
+    """What a compilation made: the program, the IR it was generated from, the IR before tiling, what passes did."""
 
     program: Program
     module: Module
+    concentrated: Module
     machine: Machine
     method: str
     seconds: float
@@ -82,6 +83,7 @@ def compile_model(
     `dump_ir` receives a snapshot after each pass; `verify_each` executes the module before and after each pass.
     """
     from focusc.backends import compile_module, load_hardware
+    from focusc.backends.compiler import pipeline as backend_pipeline
 
     started = time.perf_counter()
     machine = load_hardware(options.target)
@@ -91,13 +93,12 @@ def compile_model(
     progress("read the model", 0, 1)
     source = load_model(model, options.layout) if isinstance(model, (str, os.PathLike)) else model
     passes = options.pipeline if options.pipeline is not None else pipeline(options, method, source)
-    done = run_pipeline(
-        source, f"{passes},{back(options)}", dump_ir=dump_ir, verify_each=verify_each, progress=progress
-    )
-    program = compile_module(done.module, machine)
-    program.meta["concentrate"] = method
+    whole = f"{passes},{backend_pipeline(options.target, options.tiling)}"
+    done = run_pipeline(source, whole, dump_ir=dump_ir, verify_each=verify_each, progress=progress)
+    # the backend's passes have run with the others, so that snapshots are numbered through and checks see all of them
+    program = compile_module(done.module, machine, run_passes=lambda module, _: module, meta={"concentrate": method})
     seconds = time.perf_counter() - started
-    return Compilation(program, done.module, machine, method, seconds, done.steps)
+    return Compilation(program, done.module, done.before_tiling, machine, method, seconds, done.steps)
 
 
 def pipeline(options: CompileOptions, method: str, module: Module) -> str:
@@ -113,11 +114,6 @@ def pipeline(options: CompileOptions, method: str, module: Module) -> str:
     given = {**options.concentrate, "method": method}
     given.setdefault("m", options.tiling.get("m", 1024))
     return f"{FRONT},concentrate{pipeline_options(given)}"
-
-
-def back(options: CompileOptions) -> str:
-    """The backend's passes for the target, as pipeline text."""
-    return f"tile{pipeline_options({'target': options.target, **options.tiling})},plan-memory"
 
 
 def _method(options: CompileOptions, machine: Machine) -> str:

@@ -19,10 +19,14 @@ BACKEND_PASSES = "focusc.backends.passes"
 
 @dataclass(frozen=True)
 class Passed:
-    """A module after a pipeline, and what each pass did: name, seconds, counts, ops before and after."""
+    """A module after a pipeline, and what each pass did: name, seconds, counts, ops before and after.
+
+    `before_tiling` is the last module that is still target-independent.
+    """
 
     module: Module
     steps: list[dict[str, Any]]
+    before_tiling: Module
 
 
 def run_pipeline(
@@ -40,7 +44,12 @@ def run_pipeline(
     register_backend_passes()
     done: list[dict[str, Any]] = []
 
+    before_tiling = module
+
     def note(record: PassRecord, result: Module) -> None:
+        nonlocal before_tiling
+        if result.attrs.get("level") != "tile":
+            before_tiling = result
         done.append(
             {
                 "name": record.name,
@@ -55,7 +64,7 @@ def run_pipeline(
     where = Path(dump_ir) if dump_ir is not None else None
     manager = PassManager(pipeline, verify_each=verify_each, dump_ir=where, on_pass=note)
     try:
-        return Passed(manager.run(module), done)
+        return Passed(manager.run(module), done, before_tiling)
     except OSError as error:
         if where is None:
             raise

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rich import box
-from rich.console import Group, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
@@ -158,6 +159,22 @@ def stats_table(stats: Mapping[str, Any], nodes: int = 10) -> RenderableType:
             made.add_row(name, node.get("op", ""), count(spent), percent(spent / cycles), si(moved, "B"))
         parts.append(made)
     return Group(*parts)
+
+
+def answers_table(rows: Sequence[Sequence[str]], who: Sequence[str]) -> Table:
+    """Questions, the right answers, and what each of `who` said; wrong answers are marked."""
+    made = table("", "question", "answer", *who, left=2 + len(who))
+    for question, right, *answers in rows:
+        made.add_row(question, right, *(answer if answer == right else f"{answer} (wrong)" for answer in answers))
+    return made
+
+
+def rendered(part: RenderableType, width: int = 140) -> str:
+    """Plain text of a table."""
+    console = Console(file=io.StringIO(), width=width, color_system=None, highlight=False, markup=False)
+    console.print(part)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    return "\n".join(line.rstrip() for line in text.splitlines()).strip("\n") + "\n"
 
 
 def site_summary(sites: Sequence[Mapping[str, Any]]) -> Table:

@@ -1,0 +1,186 @@
+"""One model under several concentration methods: accuracy, sparsity, cycles, energy and traffic side by side."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from focusc.driver.arrays import read_npz
+from focusc.driver.compiler import Compilation, compile_model
+from focusc.driver.errors import InputError
+from focusc.driver.execution import Runner, mean_costs
+from focusc.driver.load import load_model
+from focusc.driver.options import METHODS, CompileOptions
+from focusc.driver.progress import Progress, silent
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+REFERENCE = "onnxruntime"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Inputs by name; the right answer (a token number) if it is known; text for people."""
+
+    inputs: dict[str, Array]
+    answer: int | None = None
+    text: str = ""
+
+
+@dataclass
+class Column:
+    """What one method gave, sample by sample."""
+
+    method: str
+    answers: list[int] = field(default_factory=list)
+    stats: list[dict[str, Any]] = field(default_factory=list)
+
+
+def compare(
+    model: str | os.PathLike[str],
+    *,
+    samples: int = 20,
+    inputs: str | os.PathLike[str] | None = None,
+    methods: Sequence[str] = METHODS,
+    config: str | os.PathLike[str] | None = None,
+    array: str = "pipelined",
+    progress: Progress = silent,
+) -> dict[str, Any]:
+    """A row per method (and one for onnxruntime), as plain data; `focusc compare` prints it.
+
+    Samples come from `inputs` (an .npz whose arrays have a leading sample axis, with `answer` if known) or from the
+    evaluation that the model's metadata names. The first method is the base of speed-up, energy and agreement.
+    """
+    for method in methods:
+        if method not in METHODS:
+            raise InputError(
+                "compare.method", f"found {method!r}, expected some of {', '.join(METHODS)}", where="--methods"
+            )
+    todo = list(given_samples(inputs, samples) if inputs is not None else held_out(model, samples))
+    options = CompileOptions.load(config)
+    source = load_model(model, options.layout)
+    compiled: dict[str, Compilation] = {}
+    for index, method in enumerate(methods):
+        progress(f"compile {method}", index, len(methods))
+        chosen = {**options.concentrate, "method": method}
+        compiled[method] = compile_model(source, options.model_copy(update={"concentrate": chosen}))
+    columns = [reference_column(model, todo), *run_columns(compiled, todo, array, progress)]
+    return table(columns, todo, Path(model).name, compiled[methods[0]].machine.name, array)
+
+
+def held_out(model: str | os.PathLike[str], count: int) -> Iterator[Sample]:
+    """The first `count` held-out questions of the model, if it is one that we exported."""
+    import onnx
+
+    from focusc.driver.files import existing
+    from focusc.export.evaluation import evaluation_of
+
+    proto = onnx.load(str(existing(model, "ONNX model")), load_external_data=False)
+    evaluation = evaluation_of({item.key: item.value for item in proto.metadata_props})
+    if evaluation is None:
+        raise InputError(
+            "compare.samples",
+            "the model's metadata names no questions to ask",
+            where=os.fspath(model),
+            hint="give --inputs IN.npz, arrays with a leading sample axis and `answer` if known",
+        )
+    for question in evaluation.questions(count):
+        yield Sample(question.inputs, question.answer, question.text)
+
+
+def given_samples(path: str | os.PathLike[str], count: int) -> Iterator[Sample]:
+    """The first `count` samples of an .npz file."""
+    arrays = read_npz(path)
+    answers = arrays.pop("answer", None)
+    lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+    if (
+        not arrays
+        or len({*lengths.values()}) != 1
+        or (answers is not None and answers.shape != (max(lengths.values()),))
+    ):
+        raise InputError(
+            "compare.samples",
+            f"leading axes are {lengths}; expected one sample axis common to all",
+            where=os.fspath(path),
+        )
+    for index in range(min(count, next(iter(lengths.values())))):
+        yield Sample(
+            {name: array[index] for name, array in arrays.items()}, None if answers is None else int(answers[index])
+        )
+
+
+def reference_column(model: str | os.PathLike[str], samples: Sequence[Sample]) -> Column:
+    """The answers of onnxruntime in float32."""
+    session = reference(model)
+    column = Column(REFERENCE)
+    for sample in samples:
+        column.answers.append(top1(session(sample.inputs)))
+    return column
+
+
+def reference(model: str | os.PathLike[str]) -> Any:
+    """A function inputs -> outputs by name that runs the ONNX file on onnxruntime (CPU)."""
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(os.fspath(model), providers=["CPUExecutionProvider"])
+    names = [output.name for output in session.get_outputs()]
+
+    def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
+        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+
+    return run
+
+
+def run_columns(
+    compiled: Mapping[str, Compilation], samples: Sequence[Sample], array: str, progress: Progress = silent
+) -> list[Column]:
+    """Emulate every sample under every method."""
+    columns: list[Column] = []
+    for method, compilation in compiled.items():
+        runner, column = Runner(compilation.program, compilation.machine), Column(method)
+        for index, sample in enumerate(samples):
+            progress(f"emulate {method}", index, len(samples))
+            result = runner.run(sample.inputs, array=array)
+            column.answers.append(top1(result.outputs))
+            column.stats.append(result.stats)
+        columns.append(column)
+    return columns
+
+
+def table(columns: Sequence[Column], samples: Sequence[Sample], model: str, target: str, array: str) -> dict[str, Any]:
+    """The rows of `focusc compare` from the columns; the first one with costs is the base."""
+    base = next(column for column in columns if column.stats)
+    base_costs = mean_costs(base.stats)
+    rows: list[dict[str, Any]] = []
+    for column in columns:
+        row: dict[str, Any] = {"method": "dense" if column.method == "none" else column.method}
+        known = [
+            (found, sample.answer)
+            for found, sample in zip(column.answers, samples, strict=True)
+            if sample.answer is not None
+        ]
+        if known:
+            share = sum(found == answer for found, answer in known) / len(known)
+            row["accuracy"] = share
+            row["accuracy_error"] = math.sqrt(share * (1 - share) / len(known))
+        agree = [found == other for found, other in zip(column.answers, base.answers, strict=True)]
+        row["agreement"] = sum(agree) / len(agree)
+        if column.stats:
+            costs = mean_costs(column.stats)
+            row.update(costs)
+            row["speedup"] = base_costs["cycles"] / costs["cycles"]
+            row["energy_ratio"] = base_costs["energy_mj"] / costs["energy_mj"]
+        rows.append(row)
+    return {"model": model, "target": target, "array": array, "samples": len(samples), "rows": rows}
+
+
+def top1(outputs: Mapping[str, Array]) -> int:
+    """The most likely token at the last position of the first output."""
+    logits = next(iter(outputs.values()))
+    return int(logits.reshape(-1, logits.shape[-1])[-1].argmax())
