@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from focusc.ir.core import Module
 from focusc.ir.diagnostics import CompileError, fail
@@ -29,12 +29,12 @@ class Layout:
     @classmethod
     def of(cls, module: Module) -> Layout:
         """The layout in `module.attrs["layout"]`, checked by itself."""
-        found = module.attrs.get("layout")
-        if not isinstance(found, Mapping) or not found:
+        found: Any = module.attrs.get("layout")
+        if not isinstance(found, dict) or not found:
             raise fail(
                 "layout.absent", f"module {module.name} has no token layout, which concentration needs", hint=HINT
             )
-        return cls.parse(found)
+        return cls.parse(cast(dict[str, Any], found))
 
     @classmethod
     def parse(cls, found: Mapping[str, Any]) -> Layout:
@@ -89,7 +89,8 @@ class Layout:
 
 
 def _numbers(found: Mapping[str, Any], key: str, n: int) -> tuple[int, ...]:
-    value = found.get(key)
-    if not isinstance(value, (list, tuple)) or len(value) != n or any(type(v) is not int or v < 0 for v in value):
+    value: Any = found.get(key)
+    numbers: list[Any] = list(cast(Sequence[Any], value)) if isinstance(value, (list, tuple)) else []
+    if len(numbers) != n or any(type(v) is not int or v < 0 for v in numbers):
         raise fail("layout.type", f"{key} is {value!r}, expected {n} whole numbers", hint=HINT)
-    return tuple(value)
+    return tuple(numbers)

@@ -14,13 +14,18 @@ from itertools import product
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+Array = np.ndarray[Any, Any]
 Triple = tuple[int, int, int]
 
 CACHED = 1 << 18
 """Bytes of rows that are compared at a time; rows and candidates should fit the second-level cache."""
+
+
+def _count(*bounds: int) -> Array:
+    """np.arange in i64."""
+    out: Array = np.arange(*bounds, dtype=np.int64)
+    return out
 
 
 @dataclass(frozen=True)
@@ -54,11 +59,11 @@ def pairs(positions: Array, w: Window) -> list[tuple[Array, Array]]:
     if not n:
         return [(positions, positions) for _ in w.offsets]
     at = np.full(int(positions[-1]) + 1, -1, dtype=np.int64)
-    at[positions] = np.arange(n)
-    tile = np.arange(n) // w.m
+    at[positions] = _count(n)
+    tile = _count(n) // w.m
     in_frame = positions % w.strides[0]
     coordinates = (positions // w.strides[0], in_frame // w.strides[1], in_frame % w.strides[1] // w.strides[2])
-    out = []
+    out: list[tuple[Array, Array]] = []
     for step, offset in w.offsets:
         candidate = positions - offset
         row = np.where(candidate >= 0, at[np.maximum(candidate, 0)], -1)
@@ -100,7 +105,7 @@ def cosine_links(parts: Array, legal: list[tuple[Array, Array]], threshold: floa
     `threshold`; the cosine is 0 if either norm is.
     """
     n, slots, _ = parts.shape
-    link = np.repeat(np.arange(n)[:, None], slots, axis=1)
+    link: Array = np.repeat(_count(n)[:, None], slots, axis=1)
     best = np.full((n, slots), np.float32(threshold), dtype=np.float32)
     norm = np.sqrt(np.einsum("nvk,nvk->nv", parts, parts))
     for i, j in chunks(legal, n, max(1, CACHED // parts[0].nbytes) if n else 1):
@@ -113,7 +118,7 @@ def cosine_links(parts: Array, legal: list[tuple[Array, Array]], threshold: floa
         better = cosine > best[i]
         if better.any():
             best[i] = np.where(better, cosine, best[i])
-            candidates = np.arange(j.start, j.stop) if isinstance(j, slice) else j
+            candidates: Array = _count(j.start, j.stop) if isinstance(j, slice) else j
             link[i] = np.where(better, candidates[:, None], link[i])
     return link
 
@@ -132,13 +137,13 @@ def random_links(rate_from: Array, legal: list[tuple[Array, Array]], rng: np.ran
     """A control: as many links in each slot as `rate_from` has, from random rows that have a legal candidate, each to a
     random one of them."""
     n, slots = rate_from.shape
-    link = np.repeat(np.arange(n)[:, None], slots, axis=1)
+    link: Array = np.repeat(_count(n)[:, None], slots, axis=1)
     table = np.full((n, len(legal)), -1, dtype=np.int64)
     for c, (rows, candidates) in enumerate(legal):
         table[rows, c] = candidates
     able = np.flatnonzero((table >= 0).any(axis=1))
     for slot in range(slots):
-        wanted = int((rate_from[:, slot] != np.arange(n)).sum())
+        wanted = int((rate_from[:, slot] != _count(n)).sum())
         rows = rng.permutation(able)[:wanted]
         draw = np.where(table[rows] >= 0, rng.random((len(rows), len(legal))), -1.0)
         link[rows, slot] = table[rows, draw.argmax(axis=1)]
@@ -149,20 +154,20 @@ def follow(link: Array, chase: str, frames: int) -> Array:
     """label i64 [n, slots]: the end of each vector's chain of links ("root"), or where at most `frames` rounds of
     pointer doubling get to ("published")."""
     n, slots = link.shape
-    flat = (link + np.arange(slots) * n).T.reshape(-1)
+    flat: Array = (link + _count(slots) * n).T.reshape(-1)
     rounds = frames if chase == "published" else max(1, n.bit_length())
     for _ in range(rounds):
-        further = flat[flat]
+        further: Array = flat[flat]
         if np.array_equal(further, flat):
             break
         flat = further
-    return (flat.reshape(slots, n) - np.arange(slots)[:, None] * n).T
+    return (flat.reshape(slots, n) - _count(slots)[:, None] * n).T
 
 
 def group_means(parts: Array, label: Array) -> Array:
     """Every vector replaced by the mean of its group: float32 pairwise sum over the members over their number."""
     n, slots, _vector = parts.shape
-    group = (label + np.arange(slots) * n).T.reshape(-1)
+    group: Array = (label + _count(slots) * n).T.reshape(-1)
     size = np.bincount(group, minlength=n * slots)
     members = np.flatnonzero(size[group] > 1)
     out = np.ascontiguousarray(parts)
@@ -170,9 +175,9 @@ def group_means(parts: Array, label: Array) -> Array:
         return out
     # Sorted by group, then by row, in one unstable sort of unique keys; a key's remainder is the member.
     member = np.sort(group[members] * (n * slots) + members) % (n * slots)
-    of = group[member]
+    of: Array = group[member]
     first = np.flatnonzero(np.concatenate([[True], of[1:] != of[:-1]]))
-    rank = np.arange(len(of)) - np.repeat(first, np.diff(np.append(first, len(of))))
+    rank = _count(len(of)) - np.repeat(first, np.diff(np.append(first, len(of))))
     slot, row = np.divmod(member, n)
     sums = out[row, slot]
     while len(odd := np.flatnonzero(rank & 1)):
@@ -189,6 +194,6 @@ def first_members(label: Array) -> Array:
     """root i64 [n, slots]: the first row of each vector's group. It is the label itself unless a chain was cut."""
     n, slots = label.shape
     first = np.empty((n, slots), dtype=np.int64)
-    rows = np.broadcast_to(np.arange(n - 1, -1, -1)[:, None], (n, slots))
-    first[label[::-1], np.arange(slots)] = rows  # the last write, of the smallest row, stays
+    rows: Array = np.broadcast_to(_count(n - 1, -1, -1)[:, None], (n, slots))
+    first[label[::-1], _count(slots)] = rows  # the last write, of the smallest row, stays
     return np.take_along_axis(first, label, axis=0)

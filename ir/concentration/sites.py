@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from focusc.ir.concentrated import Concentrated
 from focusc.ir.concentration.layout import Layout
@@ -20,7 +19,7 @@ from focusc.ir.core import Module, Op, Value
 
 __all__ = ["DecoderLayer", "Macs", "SiteCount", "SiteObserver", "find_decoder_layers", "macs"]
 
-Array = NDArray[Any]
+Array = np.ndarray[Any, Any]
 
 
 @dataclass(frozen=True)
@@ -132,7 +131,7 @@ def macs(module: Module, observed: SiteObserver | None = None) -> Macs:
     """The MACs of a module of level `nn`; `observed` gives the unique vectors, without it none are merged."""
     layers = find_decoder_layers(module)
     layout = Layout.of(module)
-    done = module.attrs.get("concentrate") or {}
+    done: dict[str, Any] = module.attrs.get("concentrate") or {}
     original = int(done.get("rows", shape(operand(layers[0].attention, 0))[-2]))
     text = original - layout.length
     gathers = [op for op in module.walk() if op.name == "sic.gather"]
@@ -152,7 +151,7 @@ def _per_slot(x: Value, visual: int, unique: dict[Value, Array]) -> tuple[Array,
     if found is None:
         return np.array([float(visual)]), np.array([width])
     vector = x.type.vector  # type: ignore[attr-defined]
-    return found, np.minimum(vector, width - vector * np.arange(len(found)))
+    return found, np.array([min(vector, width - vector * slot) for slot in range(len(found))])
 
 
 def _linear(op: Op, original: int, text: int, unique: dict[Value, Array]) -> Array:

@@ -9,14 +9,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from focusc.ir.core import Op
 from focusc.ir.declare import attr, defop, operand
 from focusc.ir.diagnostics import InferError
 from focusc.ir.types import ConcentratedType, TensorType, TokensType, Type
 
-Array = NDArray[Any]
+Array = np.ndarray[Any, Any]
 
 
 def largest(values: Array, k: int) -> Array:

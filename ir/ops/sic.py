@@ -10,7 +10,6 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from focusc.ir.concentrated import Concentrated
 from focusc.ir.concentration import similarity
@@ -20,7 +19,7 @@ from focusc.ir.declare import attr, defop, operand
 from focusc.ir.diagnostics import InferError
 from focusc.ir.types import ConcentratedType, TensorType, TokensType, Type
 
-Array = NDArray[Any]
+Array = np.ndarray[Any, Any]
 
 SITES = ("qkv_in", "query", "o_in", "mlp_in", "down_in")
 """The activations of a decoder layer that feed a GEMM and are concentrated, in order of execution."""
