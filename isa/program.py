@@ -50,6 +50,8 @@ class Symbol:
     address: int
 
     def __post_init__(self) -> None:
+        if not 0 < len(self.name) <= 512 or not self.name.isprintable():
+            raise IsaError("program.symbol", f"symbol name {self.name[:60]!r}: expected 1 to 512 printable characters")
         if self.kind not in KINDS:
             raise IsaError("program.symbol", f"symbol {self.name}: kind is {self.kind!r}, expected one of "
                            + ", ".join(KINDS))

@@ -70,8 +70,6 @@ def read_symbols(data: memoryview) -> tuple[list[Symbol], int]:
         if not isinstance(row, list) or len(row) != 5 or not isinstance(row[3], list):
             _fail("symbols", f"symbol {number} is not [name, kind, dtype, shape, address]")
         name, kind, dtype = (_string(item, "symbols", f"symbol {number}") for item in row[:3])
-        if not re.fullmatch(r"[^\s\[\]+\"\\,=:;#]+", name):
-            _fail("symbols", f"symbol {number} has the name {name[:40]!r}")
         if len(row[3]) > 16:
             _fail("symbols", f"symbol {name}: {len(row[3])} dimensions")
         shape = tuple(_integer(n, "symbols", f"extent of {name}") for n in row[3])

@@ -131,8 +131,9 @@ class Session:
                 for i in range(first, last):
                     op = ops[i]
                     state.pc = pcs[i]
-                    state.begin(op)
-                    execute[op](state, *rows[i][:count[op]])
+                    row = rows[i][:count[op]]
+                    state.begin(op, row)
+                    execute[op](state, *row)
                     state.end()
             else:
                 for i in range(first, last):

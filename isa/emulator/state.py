@@ -355,7 +355,7 @@ class State:
         if self.observe is not None and self.importance is not None:
             self.observe(TopkEvent(self.pc, kept, positions, self.importance.copy()))
 
-    def begin(self, op: int) -> None:
+    def begin(self, op: int, row: list[int]) -> None:
         """Called before a command in strict mode."""
 
     def end(self) -> None:

@@ -1,0 +1,99 @@
+"""Listings of a container: headers, sections, symbols and disassembly, as stable text that can be diffed."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+from focusc.isa.container import load, read_sections
+from focusc.isa.disassembler import instruction_lines
+from focusc.isa.insns import INSNS
+from focusc.isa.program import Program
+
+__all__ = ["disassembly", "headers", "objdump", "sections", "symbols"]
+
+
+def _table(rows: list[tuple[str, ...]], right: tuple[int, ...] = ()) -> str:
+    """Columns padded to their widest cell; those in `right` are aligned right."""
+    if not rows:
+        return ""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ("  ".join(cell.rjust(widths[i]) if i in right else cell.ljust(widths[i]) for i, cell in enumerate(row)).rstrip()
+             for row in rows)
+    return "\n".join(lines) + "\n"
+
+
+def headers(path: str | os.PathLike[str], program: Program | None = None) -> str:
+    """Version, target, hardware digest and sizes (objdump -h)."""
+    header, parts, _ = read_sections(path)
+    program = program if program is not None else load(path)
+    kinds = Counter(INSNS[int(word) & 0xFF].engine for word in program.text[:, 0])
+    rows = [
+        ("format", f"fbin version {header.version}, little-endian, {len(parts)} sections, {header.size} bytes"),
+        ("target", header.target or "(none)"),
+        ("hardware", f"{program.hardware.get('name', '(unnamed)')}, digest {header.digest}"),
+        ("text", f"{len(program.text)} instructions, {32 * len(program.text)} bytes"),
+        ("engines", ", ".join(f"{name} {kinds[name]}" for name in sorted(kinds))),
+        ("constants", f"{len(program.const)} bytes at 0x0"),
+        ("arena", f"{program.arena_bytes} bytes at {program.arena_base:#x}"),
+        ("sites", f"{len(program.meta.get('sites', []))} concentration sites"),
+        ("debug", f"{len(program.debug)} source nodes"),
+    ]
+    return _table(rows)
+
+
+def sections(path: str | os.PathLike[str]) -> str:
+    """The section table."""
+    _, parts, _ = read_sections(path)
+    rows = [("name", "offset", "bytes", "flags", "blake2b-128")]
+    for part in parts:
+        flags = " ".join(word for word, on in (("required", part.required), ("external", part.external)) if on)
+        rows.append((part.name, f"{part.offset:#x}", str(part.size), flags or "-", part.checksum.hex()))
+    return _table(rows, (1, 2))
+
+
+def symbols(program: Program) -> str:
+    """The symbol table by address (objdump -t)."""
+    rows = [("address", "bytes", "kind", "type", "shape", "name")]
+    for s in sorted(program.symbols, key=lambda s: (s.address, s.name)):
+        rows.append((f"{s.address:#x}", str(s.bytes), s.kind, s.dtype, "x".join(map(str, s.shape)) or "scalar", s.name))
+    return _table(rows, (0, 1))
+
+
+def disassembly(program: Program, *, source: bool = False) -> str:
+    """Every instruction with its number (objdump -d); `source` interleaves the nodes they come from (-S)."""
+    lines: list[str] = []
+    width = len(str(max(len(program.text) - 1, 0)))
+    current = -2
+    for pc, text in instruction_lines(program):
+        index = int(program.debug_index[pc])
+        if source and index != current:
+            current = index
+            if index < 0:
+                lines.append("; (no source)")
+            else:
+                entry = program.debug[index]
+                head = " ".join(part for part in (entry.path, f"[{entry.node}]" if entry.node else "", entry.nn_op) if part)
+                lines.append(f"; {head or '(unnamed)'}")
+                if entry.ir:
+                    lines += [f";   {line}" for line in entry.ir.splitlines()]
+        lines.append(f"{pc:{width}d}: {text}")
+    return "\n".join(lines) + "\n"
+
+
+def objdump(path: str | os.PathLike[str], *, header: bool = False, section: bool = False, disassemble: bool = False,
+            source: bool = False, symbol: bool = False) -> str:
+    """The requested listings of a container, in a fixed order, separated by titles; headers if none is requested."""
+    program = load(path)
+    if not (section or disassemble or source or symbol):
+        header = True
+    parts: list[str] = []
+    if header:
+        parts.append("headers\n\n" + headers(path, program))
+    if section:
+        parts.append("sections\n\n" + sections(path))
+    if symbol:
+        parts.append("symbols\n\n" + symbols(program))
+    if disassemble or source:
+        parts.append("disassembly\n\n" + disassembly(program, source=source))
+    return "\n".join(parts)
