@@ -59,9 +59,12 @@ class CompileOptions(BaseModel):
         if isinstance(method, str):
             given["concentrate"] = {**table.get("concentrate", {}), "method": method}
         try:
-            return cls.model_validate({**table, **given})
+            options = cls.model_validate({**table, **given})
         except ValidationError as error:
             raise _invalid(error, file) from None
+        if file is not None:
+            _check_passes(options, file)
+        return options
 
     @property
     def method(self) -> str | None:
@@ -107,6 +110,25 @@ def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise InputError("config.syntax", f"not TOML: {error}", where=str(file)) from None
     except UnicodeDecodeError:
         raise InputError("config.syntax", "not TOML: it is not text", where=str(file)) from None
+
+
+def _check_passes(options: CompileOptions, file: str | os.PathLike[str]) -> None:
+    """Let the passes judge their options one by one, so that the error can name the line of the file."""
+    from focusc.driver.passes import register_backend_passes
+    from focusc.ir import CompileError, parse_pipeline
+
+    register_backend_passes()
+    for table, name, values in (
+        ("concentrate", "concentrate", options.concentrate),
+        ("tiling", "tile", options.tiling),
+    ):
+        for key, value in values.items():
+            try:
+                parse_pipeline(name + pipeline_options({key: value}))
+            except CompileError as error:
+                first = error.diagnostics[0]
+                where = f"{os.fspath(file)}:{_line_of(Path(file), [table, key])}"
+                raise InputError("config.option", first.message, where=where, hint=first.hint) from None
 
 
 def _invalid(error: ValidationError, file: str | os.PathLike[str] | None) -> InputError:

@@ -18,7 +18,7 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True)
 class Stage:
-    """The visual tokens that one decoder layer sees.
+    """The visual tokens that one decoder layer sees; the stage after the last layer has its number plus one.
 
     `positions`: their indices in the visual span before pruning, ascending. `merged`: for each, the share of its
     32-vectors that were linked to an earlier token at the layer's first SIC site, 0 to 1; None without SIC.
@@ -31,12 +31,13 @@ class Stage:
 
 @dataclass(frozen=True)
 class PatchFlow:
-    """The stages of one sample, one for each decoder layer, and the grid they lie on."""
+    """The stages of one sample, one for each of `layers` decoder layers and one for what is left, and their grid."""
 
     grid: tuple[int, int, int]
     strides: tuple[int, int, int]
     tokens: int
     stages: list[Stage]
+    layers: int
 
     def cells(self) -> Array:
         """[F, H, W] index in the visual span of each grid cell."""
@@ -82,6 +83,7 @@ def patch_flow(module: Module, inputs: Mapping[str, Array]) -> PatchFlow:
         positions, share = merged.get(layer, (present, None))
         stages.append(Stage(layer, positions, share))
         present = pruned.get(layer, positions)  # the drop takes effect after this layer's attention
+    layers = len(stages)
     if len(present) != len(stages[-1].positions):
         stages.append(Stage(len(stages), present, None))
-    return PatchFlow(tuple(layout["grid"]), tuple(layout["strides"]), len(everything), stages)
+    return PatchFlow(tuple(layout["grid"]), tuple(layout["strides"]), len(everything), stages, layers)

@@ -58,7 +58,7 @@ def draw(
     figure, axes = plt.subplots(
         rows,
         count + 1,
-        figsize=(1.45 * count + 1.9, 1.5 * rows + 1.5),
+        figsize=(1.45 * count + 1.9, 1.36 * rows + 1.5),
         squeeze=False,
         gridspec_kw={"width_ratios": [1.15] + [1] * count, "wspace": 0.06, "hspace": 0.08},
     )
@@ -73,7 +73,8 @@ def draw(
             _grid_lines(axes[row][frame + 1], video.shape[1:3], (height, width))
         merged = "" if stage.merged is None else f"\n{100 * stage.merged.mean():.0f} % of vectors\nmerged"
         kept = len(stage.positions)
-        _label(axes[row][0], f"layer {stage.layer}", f"{kept} patches ({100 * kept / flow.tokens:.0f} %){merged}")
+        title = f"layer {stage.layer}" if stage.layer < flow.layers else f"after layer {flow.layers - 1}"
+        _label(axes[row][0], title, f"{kept} patches ({100 * kept / flow.tokens:.0f} %){merged}")
     for axis in axes.flat:
         axis.set_xticks([])
         axis.set_yticks([])
@@ -121,7 +122,7 @@ def _tinted(picture: Array, alive: Array, share: Array) -> Array:
     size = (picture.shape[0] // alive.shape[0], picture.shape[1] // alive.shape[1])
     block = np.ones(size)
     mask = np.kron(alive, block)[..., None]
-    tint = 0.75 * np.kron(share, block)[..., None]
+    tint = 0.65 * np.kron(share, block)[..., None]
     picture = picture[: mask.shape[0], : mask.shape[1]]
     grey = picture.mean(axis=-1, keepdims=True)
     living = (1 - tint) * picture + tint * (0.35 * grey + 0.65 * MERGED)
@@ -146,7 +147,7 @@ def _key(figure: Any) -> None:
     handles = [
         Patch(facecolor="0.75", edgecolor="0.5", label="kept, computed by itself"),
         Patch(
-            facecolor=tuple(0.25 * 0.6 + 0.75 * MERGED),
+            facecolor=tuple(0.35 * 0.6 + 0.65 * (0.35 * 0.6 + 0.65 * MERGED)),
             edgecolor="0.5",
             label="kept, vectors taken from a neighbour (SIC)",
         ),

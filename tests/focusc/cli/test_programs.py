@@ -1,0 +1,98 @@
+"""Damaged, foreign and unfit program files, and unfit inputs: one golden message each."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from .conftest import Cli
+from .test_bad_input import Golden, refused
+
+
+@pytest.fixture
+def program(cli: Cli, decoder: Path, decoder_inputs: Path) -> Path:
+    """decoder.onnx compiled to p.fbin in the test's folder, with in.npz beside it."""
+    done = cli("compile", "decoder.onnx", "-o", "p.fbin")
+    assert done.status == 0, str(done)
+    return Path("p.fbin")
+
+
+def damaged(path: Path, change: Callable[[bytearray], bytes | bytearray]) -> None:
+    path.write_bytes(change(bytearray(path.read_bytes())))
+
+
+RUN = ("run", "p.fbin", "--inputs", "in.npz", "-o", "out.npz")
+
+
+class TestContainer:
+    @pytest.mark.parametrize("part", [0.0, 0.01, 0.3, 0.9, 0.9999])
+    def test_truncated(self, cli: Cli, program: Path, part: float) -> None:
+        damaged(program, lambda data: data[: int(len(data) * part)])
+        found = cli(*RUN)
+        assert found.status == 1
+        assert found.err.startswith("p.fbin")
+        assert "error[container." in found.err
+        assert not Path("out.npz").exists()
+
+    def test_cut_in_half(self, cli: Cli, golden: Golden, program: Path) -> None:
+        program.write_bytes(bytes(program.read_bytes()[:8]) + bytes(100))
+        refused(cli, golden, "program_truncated", *RUN)
+
+    def test_not_a_program(self, cli: Cli, golden: Golden, tmp_path: Path) -> None:
+        (tmp_path / "p.fbin").write_bytes(b"this is text, not a program" * 40)
+        refused(cli, golden, "program_not_one", *RUN)
+
+    @pytest.mark.parametrize("place", [0.02, 0.2, 0.4, 0.6, 0.8, 0.99])
+    def test_bit_flipped(self, cli: Cli, program: Path, place: float) -> None:
+        def flip(data: bytearray) -> bytearray:
+            # a byte that lies in a section, not in the zeros between sections
+            at = next(i for i in range(int(len(data) * place), len(data)) if data[i])
+            data[at] ^= 0x10
+            return data
+
+        damaged(program, flip)
+        found = cli(*RUN)
+        assert found.status == 1
+        assert "error[container." in found.err
+
+    def test_wrong_version(self, cli: Cli, golden: Golden, program: Path) -> None:
+        damaged(program, lambda data: data[:8] + struct.pack("<I", 999) + data[12:])
+        refused(cli, golden, "program_version", *RUN)
+
+    def test_wrong_target(self, cli: Cli, golden: Golden, program: Path) -> None:
+        refused(cli, golden, "program_target", *RUN, "--target", "systolic")
+
+
+class TestInputs:
+    @pytest.mark.parametrize(
+        ("name", "arrays"),
+        [
+            ("inputs_missing", {}),
+            ("inputs_misnamed", {"embedings": np.zeros((1, 38, 64), np.float32)}),
+            ("inputs_shape", {"embeddings": np.zeros((1, 38, 63), np.float32)}),
+            ("inputs_dtype", {"embeddings": np.zeros((1, 38, 64), np.int64)}),
+            ("inputs_nan", {"embeddings": np.full((1, 38, 64), np.nan, np.float32)}),
+            ("inputs_range", {"embeddings": np.full((1, 38, 64), 1e6, np.float32)}),
+        ],
+    )
+    def test_wrong_arrays(
+        self, cli: Cli, golden: Golden, program: Path, name: str, arrays: dict[str, np.ndarray]
+    ) -> None:
+        np.savez("in.npz", **arrays)
+        refused(cli, golden, name, *RUN)
+
+    def test_not_an_npz(self, cli: Cli, golden: Golden, program: Path) -> None:
+        Path("in.npz").write_text("hello")
+        refused(cli, golden, "inputs_file", *RUN)
+
+    def test_missing_file(self, cli: Cli, golden: Golden, program: Path) -> None:
+        Path("in.npz").unlink()
+        refused(cli, golden, "inputs_no_file", *RUN)
+
+    def test_trace_of_another_program(self, cli: Cli, golden: Golden, program: Path) -> None:
+        np.savez("t.npz", x=np.zeros(3))
+        refused(cli, golden, "trace_foreign", "simulate", "p.fbin", "--trace", "t.npz")
