@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -188,6 +189,19 @@ class Program:
             return ""
         entry = self.debug[int(self.debug_index[pc])]
         return " ".join(part for part in (entry.path, entry.node) if part)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write a container (`focusc.isa.container.save`) atomically."""
+        from focusc.isa.container import save
+
+        save(self, path)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Program:
+        """Read a container (`focusc.isa.container.load`); FormatError for anything that is not exactly right."""
+        from focusc.isa.container import load
+
+        return load(path)
 
     def __eq__(self, other: object) -> bool:
         return (isinstance(other, Program) and np.array_equal(self.text, other.text)

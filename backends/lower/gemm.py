@@ -235,17 +235,17 @@ def patch_embed(low: Lowering, op: Op) -> None:
     low.absorbed.update(chain.steps)
     shape = pixels.type.shape
     spatial = len(shape) - 2
-    lift = (1,) * (3 - spatial)
-    window = {
-        "image": (shape[0], shape[1], *lift, *shape[2:]),
-        "kernel": (*lift, *op.attrs["kernel"]),
-        "stride": (*lift, *op.attrs["stride"]),
-        "pads": ((0,) * (3 - spatial)) + tuple(op.attrs["pads"])[:spatial],
-    }
-    pads = tuple(op.attrs["pads"])
+    pads = tuple(op.attrs["pads"]) or (0,) * (2 * spatial)
     if len(pads) == 2 * spatial and pads[:spatial] != pads[spatial:]:
         raise fail("lower.pads", f"pads {list(pads)} differ between begin and end; the address generator pads both alike",
                    op.loc, hint="pad the input explicitly")  # fmt: skip
+    flat = 3 - spatial  # an image is a video of one frame
+    window = {
+        "image": (*shape[:2], *(1,) * flat, *shape[2:]),
+        "kernel": (*(1,) * flat, *op.attrs["kernel"]),
+        "stride": (*(1,) * flat, *(tuple(op.attrs["stride"]) or tuple(op.attrs["kernel"]))),
+        "pads": (*(0,) * flat, *pads[:spatial]),
+    }
 
     def emit() -> None:
         image, weight = low.view(pixels), low.view(w)
