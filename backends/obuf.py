@@ -100,10 +100,12 @@ class Planner:
                     self.out.classes[value] = keep
 
     def last_use(self, value: Value, op: Op) -> bool:
-        """Whether `op` is the only reader of a tile defined in the same block: its bytes are free afterwards."""
+        """Whether `op` is the last reader of a tile defined in its own block: the bytes are free afterwards."""
         owner = value.owner
         block = owner.parent if isinstance(owner, Op) else owner
-        return value.users == [op] and value.use_count == 1 and block is op.parent
+        if block is None or block is not op.parent or op.operands.count(value) != 1:
+            return False
+        return all(self.number[_in_block(user, block)] <= self.number[op] for user in value.users)
 
     def _tie(self, op: Op) -> None:
         for value in op.results:
