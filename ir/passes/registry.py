@@ -54,6 +54,7 @@ class Pass:
     options: dict[str, Option]
     doc: str
     changes_values: bool = False
+    tolerance: float = 0.0
 
     def __call__(self, module: Module, stats: Stats | None = None, **options: Any) -> Module:
         """Run the pass by itself; unknown options are refused."""
@@ -86,11 +87,12 @@ _KINDS: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool,
 F = TypeVar("F", bound=Callable[..., Module])
 
 
-def defpass(name: str, *, changes_values: bool = False, **counters: str) -> Callable[[F], Pass]:
+def defpass(name: str, *, changes_values: bool = False, tolerance: float = 0.0, **counters: str) -> Callable[[F], Pass]:
     """Declare a pass; keyword arguments declare counters with their meaning.
 
     `changes_values` says that outputs may differ afterwards on purpose (pruning, merging): `--verify-each` then runs
-    the result, but does not compare it with what was before. The function takes the module and
+    the result, but does not compare it with what was before. `tolerance` is the relative difference that a pass may
+    cause by rounding to a narrower storage type. The function takes the module and
     `Stats`, and options as annotated keyword-only parameters with defaults.
     """
 
@@ -108,7 +110,8 @@ def defpass(name: str, *, changes_values: bool = False, **counters: str) -> Call
             options[p.name] = Option(p.name, kind, p.default)
         if name in PASSES and PASSES[name].run.__module__ != fn.__module__:
             raise TypeError(f"pass {name!r} is declared twice")
-        made = Pass(name, fn, dict(counters), options, inspect.cleandoc(fn.__doc__ or ""), changes_values)
+        made = Pass(name, fn, dict(counters), options, inspect.cleandoc(fn.__doc__ or ""), changes_values,
+                    tolerance)
         PASSES[name] = made
         return made
 
