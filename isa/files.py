@@ -18,13 +18,13 @@ __all__ = ["atomic_open", "atomic_write"]
 def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A binary file that becomes `path` when the block ends without an exception.
 
-    Written beside the target, flushed to disk, then renamed. IsaError(`file.write`) if the system refuses.
+    Written in the target's folder, flushed to disk, then renamed. Where the system can, the file has no name until it
+    is complete, so that not even a killed process leaves anything. IsaError(`file.write`) if the system refuses.
     """
     target = Path(path)
     part = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
-        # O_EXCL instead of the tempfile module, so that the file gets the user's usual permissions.
-        handle = os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb")
+        handle, named = _create(part)
     except OSError as error:
         raise _refused(target, error) from None
     try:
@@ -32,8 +32,10 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
             yield handle
             handle.flush()
             os.fsync(handle.fileno())
-        if target.is_dir():
-            raise IsaError("file.write", "cannot write: it is a directory", where=str(target))
+            if target.is_dir():
+                raise IsaError("file.write", "cannot write: it is a directory", where=str(target))
+            if not named:
+                _give_name(handle.fileno(), part)
         os.replace(part, target)
     except OSError as error:
         raise _refused(target, error) from None
@@ -42,6 +44,26 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             part.unlink()
     _sync_directory(target.parent)
+
+
+def _create(part: Path) -> tuple[BinaryIO, bool]:
+    """(writable file, whether it has the name `part` already)."""
+    if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
+        # Not every file system has files without a name.
+        with contextlib.suppress(OSError):
+            return os.fdopen(os.open(part.parent, os.O_TMPFILE | os.O_RDWR, 0o666), "wb"), False
+    # O_EXCL instead of the tempfile module, so that the file gets the user's usual permissions.
+    return os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666), "wb"), True
+
+
+def _give_name(handle: int, part: Path) -> None:
+    """Link an open file without a name as `part`."""
+    folder = os.open(part.parent, os.O_RDONLY)
+    try:
+        # Only with a folder handle does Python call linkat, which can follow the /proc link to the file itself.
+        os.link(f"/proc/self/fd/{handle}", part.name, dst_dir_fd=folder, follow_symlinks=True)
+    finally:
+        os.close(folder)
 
 
 def atomic_write(path: str | os.PathLike[str], data: bytes | memoryview | str) -> None:

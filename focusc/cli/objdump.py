@@ -18,14 +18,20 @@ def command(
     symbols: Annotated[
         bool, typer.Option("-t", "--syms", help="Inputs, outputs, constants and their addresses.")
     ] = False,
+    fasm: Annotated[
+        Path | None, typer.Option("--fasm", metavar="OUT.fasm", help="Write assembly that `focusc asm` turns back.")
+    ] = None,
     json: Json = False,
 ) -> None:
     """Show headers, symbols and assembly of a program; with no flag, its headers and symbols."""
     from focusc.driver import objdump
 
-    if not (headers or disassemble or source or symbols):
+    if not (headers or disassemble or source or symbols or fasm):
         headers = symbols = True
     dump = objdump(program)
+    if fasm is not None:
+        for path in dump.write_assembly(fasm):
+            typer.echo(f"wrote {path}", err=True)
     if json:
         emit(dump.data(), True, lambda: None)
         return

@@ -11,7 +11,7 @@ from focusc.driver.files import existing
 
 def assemble_file(source: str | os.PathLike[str], output: str | os.PathLike[str]) -> dict[str, Any]:
     """Assemble `source` and write the program; returns path, instructions, bytes. AsmError names line and column."""
-    from focusc.isa import assemble
+    from focusc.isa import assemble, save
 
     file = existing(source, "assembly file (.fasm)")
     try:
@@ -20,6 +20,6 @@ def assemble_file(source: str | os.PathLike[str], output: str | os.PathLike[str]
         raise InputError(
             "asm.text", "this is not text", where=str(file), hint="to look into a program, use `focusc objdump`"
         ) from None
-    program = assemble(text, file=str(file))
-    program.save(output)
+    program = assemble(text, file=str(file), folder=file.parent)
+    save(program, output)
     return {"path": os.fspath(output), "instructions": len(program.text), "bytes": os.path.getsize(output)}

@@ -3,67 +3,34 @@
 from __future__ import annotations
 
 import os
-import secrets
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 from focusc.driver.errors import InputError
+from focusc.isa.errors import IsaError
+from focusc.isa.files import atomic_open
+
+_HINT = "nothing half-written was left; free some space or choose another place with -o"
 
 
 @contextmanager
 def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """Yield a binary file that becomes `path` when the block ends, and vanishes when it fails or is interrupted.
 
-    A full disk is an InputError, and the file that was there before stays as it was. Where the file system allows it,
-    the file has no name until it is complete, so that not even a killed process leaves anything.
+    Missing folders are made. A full disk is an InputError, and the file that was there before stays as it was.
     """
     target = Path(path)
-    temporary: Path | None = None
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = _open_beside(target)
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-            os.fchmod(file.fileno(), 0o666 & ~_umask())
-            if temporary is None:
-                temporary = _free_name(target)
-                _name(file.fileno(), temporary)
-        os.replace(temporary, target)
-        temporary = None
     except OSError as error:
         raise write_error(target, error) from error
-    finally:
-        if temporary is not None:
-            with suppress(OSError):
-                temporary.unlink()
-
-
-def _open_beside(target: Path) -> tuple[int, Path | None]:
-    """A writable file in the target's folder: without a name if the system can (None), else a hidden temporary."""
-    if hasattr(os, "O_TMPFILE") and os.path.isdir("/proc/self/fd"):
-        with suppress(OSError):
-            return os.open(target.parent, os.O_TMPFILE | os.O_RDWR, 0o600), None
-    handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".part", dir=target.parent)
-    return handle, Path(name)
-
-
-def _name(handle: int, path: Path) -> None:
-    """Give an open file without a name its first one."""
-    folder = os.open(path.parent, os.O_RDONLY)
     try:
-        # only with a folder handle does Python call linkat, which can follow the /proc link to the file itself
-        os.link(f"/proc/self/fd/{handle}", path.name, dst_dir_fd=folder, follow_symlinks=True)
-    finally:
-        os.close(folder)
-
-
-def _free_name(target: Path) -> Path:
-    return target.parent / f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.part"
+        with atomic_open(target) as file:
+            yield file
+    except IsaError as error:
+        raise InputError(error.code, error.message, where=error.where, hint=_HINT) from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
@@ -78,7 +45,7 @@ def write_error(path: str | os.PathLike[str], error: OSError) -> InputError:
         "file.write",
         f"cannot write it: {error.strerror or error}",
         where=os.fspath(path),
-        hint="nothing half-written was left; free some space or choose another place with -o",
+        hint=_HINT,
     )
 
 
@@ -110,9 +77,3 @@ def _nearest(file: Path) -> str:
         return f"the folder {file.parent} does not exist either"
     close = difflib.get_close_matches(file.name, names, n=1, cutoff=0.75)
     return f"did you mean {close[0]}?" if close else ""
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

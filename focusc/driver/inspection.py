@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from focusc.driver.files import atomic_writer, write_text
 from focusc.driver.load import load_program
 
 if TYPE_CHECKING:
@@ -28,14 +30,28 @@ class Dump:
         self, *, headers: bool = False, symbols: bool = False, disassembly: bool = False, source: bool = False
     ) -> Iterator[str]:
         """The parts asked for, in this order; `source` is the disassembly with the source nodes in between."""
-        if headers:
-            yield self._headers()
-        if symbols:
-            yield self._symbols()
-        if disassembly or source:
-            from focusc.isa import disassemble
+        from focusc.isa import objdump as listing
 
-            yield disassemble(self.program, source=source)
+        if headers:
+            yield f"headers\n\n{listing.headers(self.path, self.program)}"
+            yield f"sections\n\n{listing.sections(self.path)}"
+        if symbols:
+            yield f"symbols\n\n{listing.symbols(self.program)}"
+        if disassembly or source:
+            yield f"disassembly\n\n{listing.disassembly(self.program, source=source)}"
+
+    def write_assembly(self, path: str | os.PathLike[str]) -> list[str]:
+        """Write text that `focusc asm` turns back into the same program; its constants go into a file beside it."""
+        from focusc.isa import disassemble
+
+        target = Path(path)
+        const = target.with_suffix(".const.bin") if len(self.program.const) else None
+        write_text(target, disassemble(self.program, const_file=const.name if const else None))
+        if const is None:
+            return [str(target)]
+        with atomic_writer(const) as file:
+            file.write(memoryview(self.program.const))
+        return [str(target), str(const)]
 
     def data(self) -> dict[str, Any]:
         """Headers and symbols for --json."""
@@ -72,32 +88,6 @@ class Dump:
                 for s in program.symbols
             ],
         }
-
-    def _headers(self) -> str:
-        program = self.program
-        lines = [
-            f"{os.path.basename(self.path)}: focusc program, format {self.version}, {self.size} bytes",
-            f"  target        {program.target}",
-            f"  hardware      {program.hardware_digest}",
-            f"  instructions  {len(program.text)}",
-            f"  constants     {len(program.const)} bytes at 0x0",
-            f"  arena         {program.arena_bytes} bytes at {program.arena_base:#x}",
-        ]
-        for key, value in sorted(program.plan.items()):
-            if isinstance(value, (int, float, str)):
-                lines.append(f"  plan.{key:<9} {value}")
-        lines += ["", "sections:", f"  {'name':<12} {'offset':>10} {'bytes':>10}  flags     checksum"]
-        for item in self.sections:
-            flags = "required" if item.required else "optional"
-            lines.append(f"  {item.name:<12} {item.offset:>#10x} {item.size:>10}  {flags}  {item.checksum.hex()}")
-        return "\n".join(lines)
-
-    def _symbols(self) -> str:
-        lines = ["symbols:", f"  {'address':>12} {'bytes':>10}  {'kind':<8} {'type':<28} name"]
-        for item in sorted(self.program.symbols, key=lambda s: (s.address, s.name)):
-            shown = f"{item.dtype}[{', '.join(map(str, item.shape))}]"
-            lines.append(f"  {item.address:>#12x} {item.bytes:>10}  {item.kind:<8} {shown:<28} {item.name}")
-        return "\n".join(lines)
 
 
 def objdump(path: str | os.PathLike[str]) -> Dump:
