@@ -31,6 +31,7 @@ CHOICES = {
 
 @defpass(
     "concentrate",
+    changes_values=True,
     layers="decoder layers",
     gathers="activations concentrated (SIC)",
     prunings="layers that drop tokens (SEC)",
