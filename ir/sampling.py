@@ -66,10 +66,11 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any], tolerance: float) -> lis
             same = (wide == new) | (np.isnan(wide) & np.isnan(new))
             with np.errstate(invalid="ignore"):
                 gap = np.where(same, 0.0, np.abs(wide - new))
-            worst = float(np.nan_to_num(gap, nan=np.inf).max(initial=0.0))
+            gap[np.isnan(gap)] = np.inf
+            worst = float(gap.max(initial=0.0))
             finite = np.abs(wide[np.isfinite(wide)])
             if worst > tolerance * max(1.0, float(finite.max(initial=0.0))):
-                place = np.unravel_index(int(np.nan_to_num(gap, nan=np.inf).argmax()), x.shape)
+                place = np.unravel_index(int(gap.argmax()), x.shape)
                 found.append(
                     f"output {name!r} differs by {worst:.3g} at {[int(i) for i in place]}: {y[place]} against "
                     f"{x[place]} before"

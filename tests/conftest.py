@@ -66,7 +66,9 @@ class GoldenCase(pytest.Item):
             self.path.write_text(source + found, encoding="utf-8")
             return
         if found != expected:
-            diff = difflib.unified_diff(expected.splitlines(), found.splitlines(), "expected", "found", lineterm="", n=2)
+            diff = difflib.unified_diff(
+                expected.splitlines(), found.splitlines(), "expected", "found", lineterm="", n=2
+            )
             raise Mismatch("\n".join(diff))
 
     def repr_failure(self, excinfo: pytest.ExceptionInfo[BaseException], style: Any = None) -> Any:
