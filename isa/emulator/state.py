@@ -239,41 +239,37 @@ class State:
 
     def load_conc(self, addr: int, rows: int, slots: int, cap: int, row0: int = 0) -> Item:
         """Rows row0 .. row0+rows of a concentrated tile: [rows, slots*32]."""
-        if row0:
-            whole = self.load_conc(addr, row0 + rows, slots, cap)
-            return Item(whole.data[row0:], "f16", conc=True)
-        end = self.conc_span(addr, slots, cap, rows, write=False)
+        last = row0 + rows
+        end = self.conc_span(addr, slots, cap, last if rows else 0, write=False)
+        if addr < self.mem.base:
+            raise Fault("run.bounds", f"concentrated tile at {addr:#x} lies in the constants")
+        if rows < self._rows_at.get(addr, rows):
+            self._partial(addr, slots, cap, row0, rows)
         found = self._conc.get(addr)
         if found is not None:
             tile, slot = found
-            if tile.cap == cap and rows <= tile.rows and end <= tile.high:
-                if rows < tile.rows:
-                    self._partial(addr, slots, cap, rows)
-                return Item(tile.recon[:rows, slot * 32:(slot + slots) * 32], "f16", conc=True)
+            if tile.cap == cap and last <= tile.rows and end <= tile.high:
+                return Item(tile.recon[row0:last, slot * 32:(slot + slots) * 32], "f16", conc=True)
         mem, block = self.mem, conc_block(cap)
-        if addr < mem.base:
-            raise Fault("run.bounds", f"concentrated tile at {addr:#x} lies in the constants")
         low = addr - mem.base
         mem.want_raw(low, end - mem.base)
         mem.want_shadow(low, end - mem.base)
         header: NDArray[np.uint32] = np.ndarray((slots,), np.uint32, mem.raw, low, (block,))  # type: ignore[arg-type]
         unique = np.minimum(header, cap).astype(np.int32)
         out = np.empty((rows, slots * 32), np.float32)
-        bad = self.k.gather(mem.bits, mem.shadow, (low + 64) >> 1, (low + 64 + align(2 * cap)) >> 1, block >> 1, unique,
-                            rows, out)
+        bad = self.k.gather(mem.bits, mem.shadow, (low + 64) // 2 + row0, (low + 64 + align(2 * cap)) >> 1, block >> 1,
+                            unique, rows, out)
         if bad >= 0:
             raise Fault("run.map", f"slot {bad}: the map names a unique vector beyond the block's count "
                         f"{int(header[bad])}", hint="the tile must be written by sic before it is loaded")
-        if rows < self._rows_at.get(addr, rows):
-            self._partial(addr, slots, cap, rows)
         return Item(out, "f16", conc=True)
 
-    def _partial(self, addr: int, slots: int, cap: int, rows: int) -> None:
-        """Record how many unique vectors the first `rows` rows of a tile refer to, for timing."""
+    def _partial(self, addr: int, slots: int, cap: int, row0: int, rows: int) -> None:
+        """Record how many unique vectors a part of a tile's rows refers to, for timing."""
         low = addr - self.mem.base
         self.mem.want_raw(low, low + slots * conc_block(cap))
-        maps: NDArray[np.uint16] = np.ndarray((slots, rows), np.uint16, self.mem.raw, low + 64,  # type: ignore[arg-type]
-                                              (conc_block(cap), 2))
+        maps: NDArray[np.uint16] = np.ndarray((slots, rows), np.uint16, self.mem.raw, low + 64 + 2 * row0,
+                                              (conc_block(cap), 2))  # type: ignore[arg-type]
         self.counts.add_partial(np.array([len(np.unique(row)) for row in maps], np.int32))
 
     def merge(self, t: int, addr: int, cap: int, row0: int, site: int) -> None:

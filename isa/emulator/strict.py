@@ -240,19 +240,19 @@ class StrictState(State):
         super().store_i32(addr, data)
         self._wrote(addr, 1, data.nbytes, 0)
 
-    def load_conc(self, addr: int, rows: int, slots: int, cap: int) -> Item:
-        end = self.conc_span(addr, slots, cap, rows, write=False)
+    def load_conc(self, addr: int, rows: int, slots: int, cap: int, row0: int = 0) -> Item:
+        end = self.conc_span(addr, slots, cap, row0 + rows, write=False)
         if addr >= self.mem.base:
             block = conc_block(cap)
             self._read(addr, slots, 4, block)
-            self._read(addr + 64, slots, 2 * rows, block)
+            self._read(addr + 64 + 2 * row0, slots, 2 * rows, block)
             header = self.mem.bytes(addr, end).view(np.uint32)[::block >> 2]
             for slot, unique in enumerate(header.tolist()):
                 if unique > cap:
                     raise Fault("run.map", f"slot {slot} counts {unique} unique vectors in a block for {cap}")
                 self._read(addr + slot * block + 64 + align(2 * cap), 1, 64 * unique, 0)
         self.finite = False
-        return super().load_conc(addr, rows, slots, cap)
+        return super().load_conc(addr, rows, slots, cap, row0)
 
     def merge(self, t: int, addr: int, cap: int, row0: int, site: int) -> None:
         super().merge(t, addr, cap, row0, site)
