@@ -17,7 +17,7 @@ from focusc.isa.errors import IsaError
 from focusc.isa.machine import ENGINES, Machine
 from focusc.isa.program import Program
 from focusc.isa.sequencer import Trace, expand
-from focusc.isa.timing_kernel import CAUSES, RING, Cause, Par, State, run
+from focusc.isa.timing_kernel import CAUSES, RING, Cause, Misc, Par, State, Time, run
 from focusc.isa.timing_ledger import new_ledger
 from focusc.isa.timing_rules import Work, lower
 
@@ -107,8 +107,9 @@ def simulate(program: Program, machine: Machine, counts: DynamicCounts | None = 
                        hint="issue consumers sooner, or raise queue_depth")
     total = round(now)
     busy, stalls = _whole(state, trace, total)
-    return Timing(array, total, machine.clock_hz, busy, stalls, state.issue, state.start, state.end, state.span, state.work,
-                  float(state.extra[0]), trace, work)
+    times = {name: np.ascontiguousarray(state.times[:, Time[name.upper()]]) for name in ("issue", "start", "end", "span")}
+    return Timing(array, total, machine.clock_hz, busy, stalls, **times, occupied=state.times[:, Time.WORK].copy(),
+                  scatter_cycles=float(state.misc[Misc.EXTRA]), trace=trace, work=work)
 
 
 def _where(program: Program, trace: Trace, command: int) -> str:
@@ -118,24 +119,28 @@ def _where(program: Program, trace: Trace, command: int) -> str:
 
 def _state(work: Work, machine: Machine, array: str) -> State:
     count, wins = len(work.table), max(len(work.windows.start) - 1, 1)
-    slots = work.unique if len(work.unique) else np.zeros(1, np.int32)
-    return State(
-        work.table, work.cost, slots, (work.act_items, work.wgt_items), work.windows.start, work.windows.others,
-        parameters(machine, array, work), new_ledger(),
-        issue=np.zeros(count), fence=np.zeros(count), start=np.zeros(count), end=np.zeros(count), span=np.zeros(count),
-        channel=np.zeros((2, 6), np.int64), held=np.zeros((2, 2)), arrival=np.zeros((2, RING)), size=np.zeros((2, RING)),
-        freed=np.zeros((2, RING)), cursor=np.zeros(8), busy=np.zeros(8), work=np.zeros(count),
-        stall=np.zeros((8, len(CAUSES))), written=np.zeros((2, wins)), read=np.zeros(wins), extra=np.zeros(8))
+    items = np.zeros((2, max(len(work.act_items), len(work.wgt_items), 1)), np.int64)
+    items[0, :len(work.act_items)], items[1, :len(work.wgt_items)] = work.act_items, work.wgt_items
+    times = np.zeros((count, len(Time)))
+    times[:, Time.COST] = work.cost
+    misc = np.zeros(Misc.SIZE)
+    misc[:len(Par)] = parameters(machine, array, work)
+    used, buckets = new_ledger()
+    return State(work.table, work.unique if len(work.unique) else np.zeros(1, np.int32), items, work.windows.start,
+                 work.windows.others, times, misc, np.zeros((2, 6), np.int64), np.zeros((6, RING)), np.zeros((3, wins)),
+                 np.zeros((8, machine.queue_depth + 1), np.int64), used, buckets)
 
 
 def _whole(state: State, trace: Trace, total: int) -> tuple[dict[str, int], dict[str, dict[str, int]]]:
     """Whole cycles per engine: parts rounded down, what remains of the total is time without a command."""
-    state.busy[0] = float(trace.slot[-1] + 2) if len(trace) else 1.0  # the last command and `halt` itself
+    work = state.misc[Misc.BUSY:Misc.STALL].copy()
+    work[0] = float(trace.slot[-1] + 2) if len(trace) else 1.0  # up to the last command, and `halt`
+    waits = state.misc[Misc.STALL:Misc.SIZE].reshape(len(ENGINES), len(CAUSES))
     busy: dict[str, int] = {}
     stalls: dict[str, dict[str, int]] = {}
     for number, engine in enumerate(ENGINES):
-        busy[engine] = int(min(state.busy[number] + 1e-6, total))
-        stalls[engine] = {cause: int(state.stall[number, i] + 1e-6) for i, cause in enumerate(CAUSES)}
+        busy[engine] = int(min(work[number] + 1e-6, total))
+        stalls[engine] = {cause: int(waits[number, i] + 1e-6) for i, cause in enumerate(CAUSES)}
         stalls[engine]["issue"] = 0
         stalls[engine]["issue"] = total - busy[engine] - sum(stalls[engine].values())
     return busy, stalls

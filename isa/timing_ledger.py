@@ -6,13 +6,13 @@ earliest free bandwidth from its time on; the sum booked in a bucket never excee
 
 from __future__ import annotations
 
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BUCKET_CYCLES", "Ledger", "book", "new_ledger"]
+__all__ = ["BUCKET_CYCLES", "book", "new_ledger"]
 
 BUCKET_CYCLES: Final = 128
 _BITS: Final = 17
@@ -20,26 +20,21 @@ _MASK: Final = (1 << _BITS) - 1
 _FULL: Final = 1e-6
 
 
-class Ledger(NamedTuple):
-    """Ring of buckets: bytes booked, absolute number of the bucket that a slot holds, next bucket with room."""
-
-    used: NDArray[np.float64]
-    number: NDArray[np.int64]
-    following: NDArray[np.int64]
-
-
-def new_ledger() -> Ledger:
-    """An empty ledger; it remembers the last 2^17 buckets (16.8 M cycles)."""
-    return Ledger(np.zeros(1 << _BITS), np.full(1 << _BITS, -1, np.int64), np.zeros(1 << _BITS, np.int64))
+def new_ledger() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """An empty ledger of the last 2^17 buckets (16.8 M cycles): a ring of the bytes booked in each, and
+    [2, ring] the number of the bucket that a slot holds and the next bucket that may have room."""
+    buckets = np.zeros((2, 1 << _BITS), np.int64)
+    buckets[0] = -1
+    return np.zeros(1 << _BITS), buckets
 
 
-@nb.njit(cache=True)
-def book(ledger: Any, rate: float, time: float, amount: float) -> float:
+@nb.njit(cache=True, error_model="numpy", _nrt=False)
+def book(used: Any, buckets: Any, rate: float, time: float, amount: float) -> float:
     """Book `amount` bytes from `time` on at `rate` bytes a cycle; returns the time at which the last byte has moved.
 
     Alone on the channel this is time + amount / rate.
     """
-    used, number, following = ledger
+    number, following = buckets[0], buckets[1]
     full = rate * BUCKET_CYCLES
     bucket = np.int64(time // BUCKET_CYCLES)
     left = amount

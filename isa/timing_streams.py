@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from focusc.isa.dynamic import SLOT, DynamicCounts
 from focusc.isa.errors import IsaError
 from focusc.isa.insns import LdConc, Sic
-from focusc.isa.program import align
 from focusc.isa.sequencer import Trace
 
 __all__ = ["Windows", "match_stream", "resolve_unique", "windows"]
@@ -51,7 +50,7 @@ def windows(tiles: Ints) -> Windows:
     """
     first, inverse = _codes(tiles)
     table = tiles[first]
-    start, others = _overlaps(np.ascontiguousarray(table[:, 0] // 4), *(np.ascontiguousarray(table[:, j]) for j in (1, 2, 3)))
+    start, others = _overlaps(table[:, 0] // 4, *(np.ascontiguousarray(table[:, j]) for j in (1, 2, 3)))
     return Windows(inverse.astype(np.int32), start, others)
 
 
@@ -134,7 +133,6 @@ def resolve_unique(trace: Trace, counts: DynamicCounts | None) -> tuple[NDArray[
     slots = np.where(load, trace.fields[ops, load_fields.index("slots")], -(-window[:, 2] // SLOT))
     address, cap = column("addr"), column("cap")
     block = 64 + (2 * cap + 63) // 64 * 64 + 64 * cap
-    assert align(1) == 64
     sics = ~load
     written = np.repeat(address[sics], slots[sics]) + np.repeat(block[sics], slots[sics]) * _ramp(slots[sics])
     known = np.unique(written)
@@ -142,11 +140,13 @@ def resolve_unique(trace: Trace, counts: DynamicCounts | None) -> tuple[NDArray[
     part_size = np.array([len(item) for item in counts.partial], np.int64)
     part_start = np.concatenate(([0], np.cumsum(part_size)))
     part_flat = np.concatenate(counts.partial) if counts.partial else np.zeros(0, np.int32)
-    bad, used = _resolve(load, address, block, slots, rows, known, counts.flat(), part_start, part_flat.astype(np.int32), flat)
+    flat = np.empty(int(offsets[-1]), np.int32)
+    bad, used = _resolve(load, address, block, slots, rows, known, counts.flat(), part_start,
+                         part_flat.astype(np.int32), flat)
     if bad >= 0:
         at = int(ops[bad])
-        raise IsaError("timing.counts", "a concentrated load reads a block for which no count is known: no `sic` wrote it, "
-                       "or a load of fewer rows was not recorded", f"command {at} (pc {int(trace.pc[at])})",
+        raise IsaError("timing.counts", "a concentrated load reads a block of unknown count: no `sic` wrote "
+                       "it, or a load of fewer rows was not recorded", f"command {at} (pc {int(trace.pc[at])})",
                        hint="record the trace again with this binary")
     if used != len(counts.partial):
         raise IsaError("timing.counts", f"{len(counts.partial)} partial loads were recorded, the program does {used}")

@@ -1,0 +1,197 @@
+"""Counters: what every command moved and computed, exactly, from the work table; no cycle is needed for these.
+
+Bytes by buffer follow the dataflow: activations are written to staging once and read once a column group, weights are
+read once into the array, concentrated passes go through the partial sums, and every pass reads and writes the output
+tile. SIC's bytes are those of the published model (cost_model section 4, "detect").
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from focusc.isa.dynamic import SLOT
+from focusc.isa.insns import INSNS
+from focusc.isa.machine import BUFFERS, SFU_UNITS, Machine
+from focusc.isa.program import Program
+from focusc.isa.sequencer import Trace
+from focusc.isa.timing_rules import Col, Kind, Work
+
+__all__ = ["ACTIVITIES", "Counters", "count", "tensor_bytes"]
+
+Ints = NDArray[np.int64]
+ACTIVITIES: Final = ("array", *SFU_UNITS, "compare", "norm", "average", "scatter", "fold")
+"""What clocks a logic component (`Component.engine`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Exact counts; arrays have one entry a command of the trace."""
+
+    dram_read: Ints
+    """Bytes."""
+    dram_write: Ints
+    macs: Ints
+    """Multiply-accumulates of the array (unique vectors only, no padding)."""
+    rows: Ints
+    """Vectors streamed through the array: sum of U over passes."""
+    passes: Ints
+    scatter_adds: Ints
+    """Scalar additions of the scatter accumulators."""
+    sram: dict[str, tuple[Ints, Ints]]
+    """Bytes read and written by buffer."""
+    active: dict[str, NDArray[np.float64]]
+    """Cycles at work of each logic activity: one instance-cycle of each of its components at full width.
+    `array` counts streamed vectors only; fill and drain are known to the timing."""
+
+    def macs_by_pc(self, trace: Trace, count: int) -> Ints:
+        """Array MACs of each instruction."""
+        return by_pc(trace, self.macs, count)
+
+
+def by_pc(trace: Trace, values: NDArray[Any], count: int) -> NDArray[Any]:
+    """Sum of per-command values over the executions of each of `count` instructions."""
+    out = np.bincount(trace.pc, weights=values, minlength=count)
+    return out if values.dtype.kind == "f" else np.rint(out).astype(np.int64)
+
+
+def count(trace: Trace, work: Work, machine: Machine) -> Counters:
+    """Counters of a trace. All numbers but `active` are exact integers."""
+    t, n = work.table, len(work.table)
+    kind, rows, cols = t[:, Col.KIND], t[:, Col.ROWS], t[:, Col.COLS]
+    depth, slices, item = t[:, Col.DEPTH], t[:, Col.SLICES], t[:, Col.ITEM_BYTES]
+    conc = t[:, Col.UNIQUE] >= 0
+    is_mma = kind == Kind.MMA
+    width = np.maximum(t[:, Col.WIDTH], 1)
+    used = np.where(is_mma, -(-depth // width), slices)
+    total = np.concatenate(([0], np.cumsum(work.unique, dtype=np.int64)))
+    first = np.where(conc, t[:, Col.UNIQUE], 0)
+    unique = np.where(conc, total[np.minimum(first + used, len(total) - 1)] - total[first], 0)
+    last = np.where(conc & (used > 0), total[np.minimum(first + used, len(total) - 1)] - total[np.maximum(first + used - 1, 0)], 0)
+
+    dense_bytes = rows * cols * item
+    conc_bytes = used * (4 + 2 * rows) + 2 * SLOT * unique
+    load, forward, weight = kind == Kind.LOAD, kind == Kind.FORWARD, kind == Kind.WEIGHT
+    sic, store = kind == Kind.CONCENTRATE, kind == Kind.STORE
+    read = np.where(load, np.where(conc, conc_bytes, dense_bytes), 0) + np.where(weight, depth * cols * item, 0)
+    read = read + t[:, Col.LEAD]
+    write = np.where(store, dense_bytes, 0) + np.where(sic, conc_bytes, 0) + t[:, Col.WRITES]
+
+    # Array: passes of each slice are `tall` deep if the array has fewer rows than the slice.
+    array = machine.array
+    groups = np.where(is_mma, -(-cols // array.cols), 0)
+    tail = depth - (used - 1) * width
+    tall, tall_last = -(-width // array.rows), -(-np.maximum(tail, 0) // array.rows)
+    vectors = np.where(conc, tall * (unique - last) + tall_last * last, rows * ((used - 1) * tall + tall_last))
+    streamed = np.where(is_mma, groups * vectors, 0)
+    levels = np.where(is_mma, (used - 1) * tall + tall_last, 0)
+    macs = np.where(is_mma, np.where(conc, cols * (width * unique - (width - tail) * last), rows * cols * depth), 0)
+    scattered = np.where(is_mma & conc, rows * cols * levels, 0)
+
+    sram = _buffers(work, machine, t, unique, streamed, levels, groups)
+    active = {name: np.zeros(n) for name in ACTIVITIES}
+    active["array"] += streamed
+    elements = np.where((kind == Kind.VECTOR) | forward, rows * cols, 0)
+    for i, unit in enumerate(SFU_UNITS):
+        active[unit] += elements * work.uses[:, i] / getattr(machine.sfu, unit)
+    sic_slots = np.where(sic, slices, 0)
+    active["compare"] += work.cost * sic_slots
+    active["norm"] += rows * sic_slots
+    active["average"] += np.where(sic, rows * slices - unique, 0)
+    lanes = machine.sic.scatter_lanes * machine.sic.scatter_accumulators
+    active["scatter"] += scattered / lanes
+    active["fold"] += np.where(kind == Kind.SELECT, work.cost, 0)
+    return Counters(read, write, macs, streamed, groups * levels, scattered, sram, active)
+
+
+def _buffers(work: Work, machine: Machine, t: Ints, unique: Ints, streamed: Ints, levels: Ints,
+             groups: Ints) -> dict[str, tuple[Ints, Ints]]:
+    """(read, written) bytes of every buffer, by command."""
+    zero = np.zeros(len(t), np.int64)
+    kind, rows, cols, depth = t[:, Col.KIND], t[:, Col.ROWS], t[:, Col.COLS], t[:, Col.DEPTH]
+    conc = t[:, Col.UNIQUE] >= 0
+    size = {name: buffer.element_bytes for name, buffer in machine.buffers.items()}
+    pushes = (kind == Kind.LOAD) | (kind == Kind.FORWARD)
+    is_mma, sic = kind == Kind.MMA, kind == Kind.CONCENTRATE
+    pushed = np.where(pushes, np.where(conc, SLOT * unique, rows * cols), 0)
+    # Streams that the vector or the store engine takes are read once, by the taker.
+    taken = zero.copy()
+    for pop in (Col.POP_A, Col.POP_B):
+        at = np.flatnonzero((t[:, pop] >= 0) & ~is_mma)
+        taken[at] += pushed[work.act_items[t[at, pop]]]
+    deep = np.minimum(t[:, Col.WIDTH], machine.array.rows)
+    tile = rows * cols
+    accumulate = np.where(is_mma, tile * levels, 0)
+    reads = np.where(is_mma, accumulate - np.where(t[:, Col.RMW] > 0, 0, tile), 0)
+    vector = (kind == Kind.VECTOR) | (kind == Kind.FORWARD)
+    reads = reads + np.where(vector | sic | (kind == Kind.STORE) | (kind == Kind.SELECT),
+                             tile * ((t[:, Col.A] >= 0).astype(np.int64) + (t[:, Col.B] >= 0)), 0)
+    reads = reads + np.where((kind == Kind.VECTOR) & (t[:, Col.RMW] > 0), tile, 0)
+    writes = accumulate + np.where((kind == Kind.VECTOR) & (t[:, Col.DST] >= 0), tile, 0)
+    panel = np.where(kind == Kind.WEIGHT, depth * cols, 0)
+    slots = np.where(sic, t[:, Col.SLICES], 0)
+    detect = np.where(sic, tile, 0) * size["layouter"] + slots * rows * size["map"]
+    table_row = np.where(sic, tile, 0) * size["table"]
+    scatters = np.where(is_mma & conc, groups * levels, 0)
+    return {
+        "activation": ((np.where(is_mma, streamed * deep, 0) + taken) * size["activation"], pushed * size["activation"]),
+        "weights": (np.where(is_mma, depth * cols, 0) * size["weights"], panel * size["weights"]),
+        "partial": (scatters * rows * machine.array.cols * size["partial"],
+                    np.where(conc, streamed, 0) * machine.array.cols * size["partial"]),
+        "output": (reads * size["output"], writes * size["output"]),
+        "layouter": (detect * np.maximum(np.where(sic, depth, 0) - 1, 0), detect),
+        "map": (scatters * rows * size["map"], slots * rows * size["map"]),
+        "table": (table_row + np.where(sic, SLOT * unique, 0) * size["table"], table_row),
+    }
+
+
+def tensor_bytes(program: Program, trace: Trace, counters: Counters) -> list[dict[str, Any]]:
+    """DRAM bytes by tensor: name, kind, bytes read and written, largest traffic first.
+
+    An instruction belongs to the tensor that holds its first address: a symbol, or the buffer of the memory plan that is
+    live at its step (the number of fences before it). Index and position lists count for the tensor they select from.
+    """
+    count_ = len(program.text)
+    read, write = by_pc(trace, counters.dram_read, count_), by_pc(trace, counters.dram_write, count_)
+    pcs, first = np.unique(trace.pc, return_index=True)
+    words = (program.text[:, 0] & np.uint64(0xFF)).astype(np.int64)
+    fence = next(code for code, cls in INSNS.items() if cls.mnemonic == "fence")
+    step = np.cumsum(words == fence)
+    found: dict[tuple[str, str], list[int]] = {}
+    for pc, at in zip(pcs.tolist(), first.tolist(), strict=True):
+        moved = int(read[pc]), int(write[pc])
+        if not any(moved):
+            continue
+        names = list(INSNS[int(trace.op[at])].fields)
+        name = "addr" if "addr" in names else "rows"  # sec.topk writes its row list
+        owner = _owner(program, int(trace.fields[at, names.index(name)]), int(step[pc]))
+        total = found.setdefault(owner, [0, 0])
+        total[0] += moved[0]
+        total[1] += moved[1]
+    rows = [{"name": name, "kind": kind, "read": r, "write": w} for (name, kind), (r, w) in found.items()]
+    return sorted(rows, key=lambda row: (-(int(row["read"]) + int(row["write"])), row["name"]))
+
+
+def _owner(program: Program, address: int, step: int) -> tuple[str, str]:
+    """(name, kind) of the tensor at an address at a step of the program."""
+    if address >= program.arena_base:
+        offset = address - program.arena_base
+        final = max((row["to"] for row in program.plan.get("buffers", ())), default=0)
+        for row in program.plan.get("buffers", ()):
+            if row["offset"] <= offset < row["offset"] + row["bytes"] and row["from"] <= step <= row["to"]:
+                for symbol in program.symbols:
+                    # Inputs live from the first step, outputs past the last.
+                    lives = row["from"] == 0 if symbol.kind == "input" else symbol.kind == "output" and row["to"] >= final
+                    if lives and symbol.address == program.arena_base + row["offset"]:
+                        return symbol.name, symbol.kind
+                return str(row["name"]), "scratch"
+    for symbol in program.symbols:
+        if symbol.address <= address < symbol.address + max(symbol.bytes, 1):
+            return symbol.name, symbol.kind
+    return "other", "scratch"
+
+
+assert set(BUFFERS) == {"activation", "weights", "partial", "output", "layouter", "map", "table"}

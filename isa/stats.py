@@ -1,0 +1,138 @@
+"""The statistics of a run as plain data: what `--stats stats.json` holds. The keys are a stable contract."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from focusc.isa.counters import Counters, by_pc, count, tensor_bytes
+from focusc.isa.dynamic import DynamicCounts, program_digest
+from focusc.isa.energy import Energy, energy
+from focusc.isa.machine import BUFFERS, Machine
+from focusc.isa.program import Program
+from focusc.isa.timing import Timing
+
+__all__ = ["STATS_VERSION", "stats"]
+
+STATS_VERSION: Final = 1
+
+
+def stats(program: Program, machine: Machine, counts: DynamicCounts | None, timing: Timing) -> dict[str, Any]:
+    """Everything countable about one execution, JSON-ready.
+
+    Top level: `cycles`, `time_s`, `energy_mj` {dram, sram, core, total}, `dram_bytes` {read, write}, `macs_dense`, `macs`,
+    `sparsity` (of the decoder's nodes, or of all if no node is the decoder's), `macs_array` (all nodes, causal waste
+    included), `scatter_adds`, `engines` (busy cycles), `stalls` (by cause, over engines), `stalls_by_engine`, `sites`,
+    `nodes`, `tensors`, `buffer_bytes`, `energy_by_component_mj`, `array`, `array_occupancy`, `digests`.
+    """
+    counters = count(timing.trace, timing.work, machine)
+    spent = energy(machine, counters, timing)
+    nodes = _nodes(program, machine, timing, counters, spent)
+    decoder = [node for node in nodes if node["region"] == "decoder"] or nodes
+    dense, macs = sum(node["macs_dense"] for node in decoder), sum(node["macs"] for node in decoder)
+    return {
+        "version": STATS_VERSION,
+        "array": timing.array,
+        "cycles": timing.cycles,
+        "time_s": timing.time_s,
+        "energy_mj": spent.to_dict(),
+        "energy_by_component_mj": spent.components,
+        "dram_bytes": {"read": int(counters.dram_read.sum()), "write": int(counters.dram_write.sum())},
+        "macs_dense": dense,
+        "macs": macs,
+        "sparsity": 1 - macs / dense if dense else 0.0,
+        "macs_array": int(counters.macs.sum()),
+        "scatter_adds": int(counters.scatter_adds.sum()),
+        "array_passes": int(counters.passes.sum()),
+        "array_occupancy": timing.busy["mxu"] / max(timing.cycles, 1),
+        "commands": len(timing.trace),
+        "engines": dict(timing.busy),
+        "stalls": timing.stalls_by_cause(),
+        "stalls_by_engine": {engine: dict(causes) for engine, causes in timing.stalls.items()},
+        "buffer_bytes": {name: {"read": int(counters.sram[name][0].sum()), "write": int(counters.sram[name][1].sum())}
+                         for name in BUFFERS},
+        "sites": _sites(program, counts),
+        "nodes": nodes,
+        "tensors": tensor_bytes(program, timing.trace, counters),
+        "target": program.target,
+        "hardware": machine.name,
+        "digests": {"program": program_digest(program), "hardware": machine.digest},
+    }
+
+
+def _sites(program: Program, counts: DynamicCounts | None) -> list[dict[str, Any]]:
+    """The site table with what was found at each: `unique` of `vectors` visual vectors.
+
+    Rows that are not visual are unique by definition and are left out of both.
+    """
+    table: list[dict[str, Any]] = [dict(site) for site in program.meta.get("sites", ())]
+    for site in table:
+        site["unique"] = site["vectors"] = 0
+    if counts is not None:
+        for unique, number, rows, linked in zip(counts.unique, counts.sites, counts.rows, counts.linked, strict=True):
+            if 0 <= number < len(table):
+                table[number]["unique"] += int(np.sum(unique)) - len(unique) * (rows - linked)
+                table[number]["vectors"] += len(unique) * linked
+    return table
+
+
+def _nodes(program: Program, machine: Machine, timing: Timing, counters: Counters, spent: Energy) -> list[dict[str, Any]]:
+    """One entry per source node that executed something or should compute something, most cycles first.
+
+    `cycles` is the node's share of the total (they sum to it); `array_cycles` is the array's streaming time in it;
+    `occupancy` is array time over the node's own span from its first array pass to its last.
+    """
+    length = len(program.text)
+    meta: list[dict[str, Any]] = list(program.meta.get("nodes", ()))
+    index = np.where(program.debug_index >= 0, program.debug_index, len(program.debug)).astype(np.int64)
+    size = len(program.debug) + 1
+
+    def per_node(values: NDArray[Any]) -> list[float]:
+        sums = np.bincount(index, weights=by_pc(timing.trace, values, length).astype(np.float64), minlength=size)
+        return sums.tolist()
+
+    array = np.where(counters.rows > 0, timing.occupied, 0.0)
+    columns = {
+        "cycles": per_node(timing.span), "array_cycles": per_node(array), "macs_array": per_node(counters.macs),
+        "read": per_node(counters.dram_read), "write": per_node(counters.dram_write), "energy_mj": per_node(spent.by_command),
+        "scatter_adds": per_node(counters.scatter_adds),
+    }
+    inside = _array_span(timing, counters, index, size)
+    rows: list[dict[str, Any]] = []
+    for number in range(size):
+        found = meta[number] if number < len(meta) else {}
+        entry = program.debug[number] if number < len(program.debug) else None
+        row: dict[str, Any] = {
+            "node": found.get("node", entry.node if entry else ""),
+            "path": found.get("path", entry.path if entry else ""),
+            "op": found.get("op", (entry.nn_op or entry.ir) if entry else "(no source)"),
+            "region": found.get("region", "other"),
+            "macs_dense": int(found.get("macs_dense", 0)),
+            "macs": round(columns["macs_array"][number] * float(found.get("useful", 1.0))),
+            "cycles": columns["cycles"][number],
+            "array_cycles": round(columns["array_cycles"][number]),
+            "macs_array": round(columns["macs_array"][number]),
+            "scatter_adds": round(columns["scatter_adds"][number]),
+            "occupancy": columns["array_cycles"][number] / inside[number] if inside[number] else 0.0,
+            "dram_bytes": {"read": round(columns["read"][number]), "write": round(columns["write"][number])},
+            "energy_mj": columns["energy_mj"][number],
+        }
+        if row["macs_dense"] or row["cycles"] or row["energy_mj"]:
+            rows.append(row)
+    rows.sort(key=lambda row: -row["cycles"])
+    return rows
+
+
+def _array_span(timing: Timing, counters: Counters, index: NDArray[np.int64], size: int) -> NDArray[np.float64]:
+    """Cycles between the first and the last array pass of each node, summed over its uninterrupted runs of commands."""
+    at = np.flatnonzero(counters.rows > 0)
+    out = np.zeros(size)
+    if not len(at):
+        return out
+    node = index[timing.trace.pc[at]]
+    breaks = np.flatnonzero(np.diff(node)) + 1
+    starts, ends = np.concatenate(([0], breaks)), np.concatenate((breaks, [len(at)])) - 1
+    np.add.at(out, node[starts], timing.end[at[ends]] - timing.start[at[starts]])
+    return out
