@@ -108,29 +108,35 @@ def cosine_links(parts: Array, legal: list[tuple[Array, Array]], threshold: floa
     link: Array = np.repeat(_count(n)[:, None], slots, axis=1)
     best = np.full((n, slots), np.float32(threshold), dtype=np.float32)
     norm = np.sqrt(np.einsum("nvk,nvk->nv", parts, parts))
-    for i, j in chunks(legal, n, max(1, CACHED // parts[0].nbytes) if n else 1):
+    zeros = not norm.all()
+    for rows, candidates in chunks(legal, n, max(1, CACHED // parts[0].nbytes) if n else 1):
+        i, j = _run(rows), _run(candidates)
         scale = norm[i] * norm[j]
         cosine = np.einsum("nvk,nvk->nv", parts[i], parts[j])
-        with np.errstate(divide="ignore", invalid="ignore"):
-            cosine /= scale
-        if not scale.all():
+        if zeros:
+            np.divide(cosine, scale, out=cosine, where=scale != 0)
             cosine[scale == 0] = 0
-        better = cosine > best[i]
-        if better.any():
-            best[i] = np.where(better, cosine, best[i])
-            candidates: Array = _count(j.start, j.stop) if isinstance(j, slice) else j
+        else:
+            cosine /= scale
+        held = best[i]
+        better = cosine > held
+        if isinstance(i, slice):  # views: written in place
+            np.copyto(held, cosine, where=better)
+            np.copyto(link[i], candidates[:, None], where=better)
+        else:
+            best[i] = np.where(better, cosine, held)
             link[i] = np.where(better, candidates[:, None], link[i])
     return link
 
 
-def chunks(legal: list[tuple[Array, Array]], n: int, size: int) -> Iterator[tuple[slice | Array, slice | Array]]:
-    """(rows, candidates) of every offset in turn, for one run of `size` rows after the other, so that the rows compared
-    stay in the cache. Order within a row is that of the offsets."""
+def chunks(legal: list[tuple[Array, Array]], n: int, size: int) -> Iterator[tuple[Array, Array]]:
+    """(rows, candidates) of every offset in turn, for one run of `size` rows after the other, so that the rows
+    compared stay in the cache. Order within a row is that of the offsets."""
     for start in range(0, n, size):
         for rows, candidates in legal:
-            a, b = np.searchsorted(rows, (start, start + size))
+            a, b = np.searchsorted(rows, (start, start + size)) if size < n else (0, len(rows))
             if a < b:
-                yield _run(rows[a:b]), _run(candidates[a:b])
+                yield rows[a:b], candidates[a:b]
 
 
 def random_links(rate_from: Array, legal: list[tuple[Array, Array]], rng: np.random.Generator) -> Array:
@@ -154,40 +160,40 @@ def follow(link: Array, chase: str, frames: int) -> Array:
     """label i64 [n, slots]: the end of each vector's chain of links ("root"), or where at most `frames` rounds of
     pointer doubling get to ("published")."""
     n, slots = link.shape
-    flat: Array = (link + _count(slots) * n).T.reshape(-1)
+    flat: Array = (link * slots + _count(slots)).reshape(-1)
     rounds = frames if chase == "published" else max(1, n.bit_length())
     for _ in range(rounds):
         further: Array = flat[flat]
         if np.array_equal(further, flat):
             break
         flat = further
-    return (flat.reshape(slots, n) - _count(slots)[:, None] * n).T
+    return flat.reshape(n, slots) // slots
 
 
 def group_means(parts: Array, label: Array) -> Array:
     """Every vector replaced by the mean of its group: float32 pairwise sum over the members over their number."""
-    n, slots, _vector = parts.shape
-    group: Array = (label + _count(slots) * n).T.reshape(-1)
-    size = np.bincount(group, minlength=n * slots)
+    n, slots, vector = parts.shape
+    total = n * slots
+    group: Array = (label * slots + _count(slots)).reshape(-1)
+    size = np.bincount(group, minlength=total)
     members = np.flatnonzero(size[group] > 1)
-    out = np.ascontiguousarray(parts)
     if not len(members):
-        return out
+        return parts
     # Sorted by group, then by row, in one unstable sort of unique keys; a key's remainder is the member.
-    member = np.sort(group[members] * (n * slots) + members) % (n * slots)
+    member = np.sort(group[members] * total + members) % total
     of: Array = group[member]
     first = np.flatnonzero(np.concatenate([[True], of[1:] != of[:-1]]))
-    rank = _count(len(of)) - np.repeat(first, np.diff(np.append(first, len(of))))
-    slot, row = np.divmod(member, n)
-    sums = out[row, slot]
+    count = size[of[first]]
+    rank = _count(len(of)) - np.repeat(first, count)
+    sums: Array = parts.reshape(total, vector).take(member, axis=0)
     while len(odd := np.flatnonzero(rank & 1)):
         sums[odd - 1] += sums[odd]
         even = np.flatnonzero((rank & 1) == 0)
         sums, rank = sums[even], rank[even] >> 1
-    mean = sums / size[of[first]].astype(np.float32)[:, None]
-    out = out.copy() if out is parts or np.shares_memory(out, parts) else out
-    out[row, slot] = np.repeat(mean, np.diff(np.append(first, len(of))), axis=0)
-    return out
+    sums /= count.astype(np.float32)[:, None]
+    out = np.array(parts).reshape(total, vector)
+    out[member] = np.repeat(sums, count, axis=0)
+    return out.reshape(n, slots, vector)
 
 
 def first_members(label: Array) -> Array:
