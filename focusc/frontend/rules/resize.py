@@ -59,7 +59,7 @@ def _target(n: Node, old: list[int]) -> tuple[list[int], list[float]]:
 def _coordinates(place: str, old: int, new: int, scale: float) -> list[float]:
     """Where each output element lies in the input, as ONNX defines it by mode."""
     if place == "align_corners":
-        return [0.0 if new == 1 else i * (old - 1) / (new - 1) for i in range(new)]
+        return [0.0 if new == 1 else i * (old - 1) / (scale * old - 1) for i in range(new)]
     if place == "asymmetric":
         return [i / scale for i in range(new)]
     if place == "pytorch_half_pixel" and new == 1:

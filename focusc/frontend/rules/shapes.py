@@ -152,7 +152,6 @@ def pad(n: Node) -> Value:
     if not any(margins):
         return x
     fill = n.const(2, "the fill value").reshape(-1)[0].item() if n.has(2) and mode == "constant" else 0
-    n.check(isinstance(fill, bool) or math.isfinite(fill), "a finite fill value", fill)
     return n.emit("tensor.pad", x, pads=tuple(margins), mode=mode, value=fill)
 
 
