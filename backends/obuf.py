@@ -1,7 +1,7 @@
 """On-chip planning: where each tile of a kernel lives in the output buffer.
 
-A kernel is small, so its tiles are placed by exact live ranges over its ops in program order. Tiles that must share their
-bytes (a loop-carried value and its successor, an accumulator and the product added to it) form one class with one place.
+A kernel is small, so its tiles are placed by exact live ranges over its ops in program order. Tiles that must share
+their bytes (a loop-carried value and its successor, an accumulator and the product added to it) form one class.
 Tiles that live only inside one round of an innermost loop get a second copy, used by every other round, if there is
 room: then the next product can start while the last one is still being read.
 """
@@ -135,8 +135,10 @@ class Planner:
         if writer is None or writer.parent is not body:
             return False
         own = self._of(new)
-        first = min((body.ops.index(op) for op in body.ops for r in op.results if self.out.classes.get(r) is own),
-                    default=body.ops.index(writer))  # fmt: skip
+        first = min(
+            (body.ops.index(op) for op in body.ops for r in op.results if self.out.classes.get(r) is own),
+            default=body.ops.index(writer),
+        )
         return all(body.ops.index(_in_block(user, body)) <= first for user in arg.users)
 
     # -- ranges --------------------------------------------------------------------------------------------------
@@ -164,12 +166,12 @@ class Planner:
             cls.leaf = inside is not None and not any(op.regions for op in inside.regions[0].ops)
 
     def _innermost(self, cls: Class) -> Op | None:
-        best: Op | None = None
-        for op, start in self.number.items():
-            if op.name == "tile.for" and start < cls.start and cls.stop < self.end[op]:
-                if best is None or start > self.number[best]:
-                    best = op
-        return best
+        around = [
+            op
+            for op, start in self.number.items()
+            if op.name == "tile.for" and start < cls.start and cls.stop < self.end[op]
+        ]
+        return max(around, key=self.number.__getitem__, default=None)
 
     # -- places --------------------------------------------------------------------------------------------------
     def _place(self) -> None:
@@ -178,8 +180,12 @@ class Planner:
         peak = self._pack(unique, {})
         if peak > self.capacity:
             where = self.order[0].loc
-            raise fail("tile.obuf", f"the tiles of this kernel need {peak} bytes of the output buffer, it has {self.capacity}",
-                       where, hint="lower tile{m=...} or tile{n=...}")  # fmt: skip
+            raise fail(
+                "tile.obuf",
+                f"the tiles of this kernel need {peak} bytes of the output buffer, it has {self.capacity}",
+                where,
+                hint="lower tile{m=...} or tile{n=...}",
+            )
         for loop in {id(c.home): c.home for c in unique if c.leaf}.values():
             assert loop is not None
             doubled = {**self.out.toggles, loop: 0}

@@ -35,13 +35,6 @@ def tiling(machine: Machine, m: int = 0, n: int = 0) -> Tiling:
     element = 2  # bytes of an f16 operand
     m_most = machine.buffers.activation.bytes // (2 * rows * element)
     n_most = machine.buffers.weights.bytes // (2 * rows * element) // columns * columns
-    if n_most < columns:
-        raise fail(
-            "tile.weights",
-            f"weight buffer has {machine.buffers.weights.bytes} bytes; two slices of {rows} x {columns} f16 need "
-            f"{4 * rows * columns}",
-            hint="enlarge buffers.weights in the hardware description",
-        )
     m = m or min(1024, m_most)
     n = n or n_most
     if not 1 <= m <= m_most:

@@ -18,9 +18,19 @@ from focusc.isa.program import ITEM_BYTES
 
 STREAM = 31
 DESCRIPTORS = 31
-UNARY = {"exp": isa.VExp, "recip": isa.VRecip, "rsqrt": isa.VRsqrt, "silu": isa.VSilu, "gelu": isa.VGelu,
-         "gelue": isa.VGelue, "gelu_quick": isa.VGeluQuick, "tanh": isa.VTanh, "sigmoid": isa.VSigmoid, "neg": isa.VNeg,
-         "copy": isa.VCopy}  # fmt: skip
+UNARY = {
+    "exp": isa.VExp,
+    "recip": isa.VRecip,
+    "rsqrt": isa.VRsqrt,
+    "silu": isa.VSilu,
+    "gelu": isa.VGelu,
+    "gelue": isa.VGelue,
+    "gelu_quick": isa.VGeluQuick,
+    "tanh": isa.VTanh,
+    "sigmoid": isa.VSigmoid,
+    "neg": isa.VNeg,
+    "copy": isa.VCopy,
+}
 BINARY = {"add": isa.VAdd, "sub": isa.VSub, "mul": isa.VMul, "max": isa.VMax, "exps": isa.VExps}
 SCALAR = {"add": isa.VAddi, "mul": isa.VMuli, "max": isa.VMaxi}
 REDUCE = {"rsum": isa.VRsum, "rmax": isa.VRmax, "rsumsq": isa.VRsumsq}
@@ -99,7 +109,9 @@ class KernelCode:
             self.op(op)
         left = sum(map(len, self.pending.values()))
         if left:
-            raise fail("codegen.stream", f"{left} loaded streams are never consumed", ops[0].loc, hint="report this model")
+            raise fail(
+                "codegen.stream", f"{left} loaded streams are never consumed", ops[0].loc, hint="report this model"
+            )
 
     def op(self, op: Op) -> None:
         """Emit one op."""
@@ -137,11 +149,18 @@ class KernelCode:
                 self.tiles[value] = other
                 return other
         if not self.unused:
-            raise fail("codegen.tiles", f"a kernel names more than {DESCRIPTORS} tiles at once", self.loc, hint="report this model")
+            raise fail(
+                "codegen.tiles",
+                f"a kernel names more than {DESCRIPTORS} tiles at once",
+                self.loc,
+                hint="report this model",
+            )
         window = Window(self.unused.pop(), cls, rows, cols, offset)
         self.tiles[value] = window
         where = R(toggle, cls.offset) if toggle else cls.offset
-        self.emit(isa.Tile(t=window.descriptor, off=where, rows=self.ext(rows), cols=self.ext(cols), pitch=pitch(value.type)))
+        self.emit(
+            isa.Tile(t=window.descriptor, off=where, rows=self.ext(rows), cols=self.ext(cols), pitch=pitch(value.type))
+        )
         return window
 
     def same_place(self, a: Value, b: Value) -> bool:
@@ -156,8 +175,12 @@ class KernelCode:
     def take(self, channel: str, value: Value) -> Stream:
         """A consumer takes the stream head."""
         if not self.pending[channel] or self.pending[channel].popleft() is not value:
-            raise fail("codegen.stream", "streams are consumed in another order than they are loaded", self.loc,
-                       hint="report this model")  # fmt: skip
+            raise fail(
+                "codegen.stream",
+                "streams are consumed in another order than they are loaded",
+                self.loc,
+                hint="report this model",
+            )
         return self.streams[value]
 
     # -- loops ---------------------------------------------------------------------------------------------------
@@ -196,9 +219,15 @@ class KernelCode:
         self.emit(isa.VCopy(d=target.descriptor, a=source.descriptor))
 
     def _rounds(
-        self, op: Op, bound: Lin | None, total: int, step: int, first: int, args: tuple[Value, Value, Value],
+        self,
+        op: Op,
+        bound: Lin | None,
+        total: int,
+        step: int,
+        first: int,
+        args: tuple[Value, Value, Value],
         carried: list[Value],
-    ) -> None:  # fmt: skip
+    ) -> None:
         it, off, length = args
         s = self.scalars
         s.push()
@@ -288,8 +317,17 @@ class KernelCode:
         n = self.ix(rows)
         entries = self.scalars.addr(self.ix(start) * i.item + i.address)
         limit = b.op.attrs["shape"][0] if b.op.name != "tile.view" else buf.type.shape[0]  # type: ignore[union-attr]
-        self.emit(isa.LdIdx(addr=Addr(0, b.address), list=entries, rows=self.ext(n), cols=b.cols, stride=b.stride,
-                            limit=limit, dtype=b.dtype))  # fmt: skip
+        self.emit(
+            isa.LdIdx(
+                addr=Addr(0, b.address),
+                list=entries,
+                rows=self.ext(n),
+                cols=b.cols,
+                stride=b.stride,
+                limit=limit,
+                dtype=b.dtype,
+            )
+        )
         self.push("act", op.results[0], n, Lin(b.cols))
 
     def _load_patch(self, op: Op) -> None:
@@ -305,8 +343,11 @@ class KernelCode:
         b = self._buffer(self._some(buf))
         kk, nn = self.ix(k), self.ix(n)
         where = self.scalars.addr(b.at(self.ix(row), self.ix(col)))
-        self.emit(isa.LdWgt(addr=where, k=self.ext(kk), n=self.ext(nn), stride=b.stride, trans=int(op.attrs["trans"]),
-                            dtype=b.dtype))  # fmt: skip
+        self.emit(
+            isa.LdWgt(
+                addr=where, k=self.ext(kk), n=self.ext(nn), stride=b.stride, trans=int(op.attrs["trans"]), dtype=b.dtype
+            )
+        )
         self.push("wgt", op.results[0], kk, nn)
 
     def _mma(self, op: Op) -> None:
@@ -372,8 +413,14 @@ class KernelCode:
         self.emit(isa.VMask(d=d, row0=self.ext(self.ix(row)), col0=self.ext(self.ix(col))))
 
     def _rotate(self, op: Op) -> None:
-        self.emit(isa.VRot(d=self._like(op), a=self._source(op.operands[0]), width=op.attrs["width"],
-                           interleaved=int(op.attrs["interleaved"])))  # fmt: skip
+        self.emit(
+            isa.VRot(
+                d=self._like(op),
+                a=self._source(op.operands[0]),
+                width=op.attrs["width"],
+                interleaved=int(op.attrs["interleaved"]),
+            )
+        )
 
     # -- stores and concentrators --------------------------------------------------------------------------------
     def _store(self, op: Op) -> None:
@@ -385,8 +432,15 @@ class KernelCode:
     def _sic(self, op: Op) -> None:
         value, buf, tile, slot, row0, _ = op.operands
         address, cap = self._block(self._some(buf), self.ix(tile), self.ix(slot))
-        self.emit(isa.Sic(a=self.tiles[self._some(value)].descriptor, addr=address, cap=cap, row0=self.ext(self.ix(row0)),
-                          site=self._site(op)))  # fmt: skip
+        self.emit(
+            isa.Sic(
+                a=self.tiles[self._some(value)].descriptor,
+                addr=address,
+                cap=cap,
+                row0=self.ext(self.ix(row0)),
+                site=self._site(op),
+            )
+        )
 
     def _sec_init(self, op: Op) -> None:
         self.emit(isa.SecInit(n=op.attrs["count"]))
@@ -397,8 +451,11 @@ class KernelCode:
 
     def _sec_topk(self, op: Op) -> None:
         rows, positions = (self._buffer(self._some(v)) for v in op.operands[2:4])
-        self.emit(isa.SecTopk(k=op.attrs["k"], rows=Addr(0, rows.address), pos=Addr(0, positions.address),
-                              total=op.attrs["rows"]))  # fmt: skip
+        self.emit(
+            isa.SecTopk(
+                k=op.attrs["k"], rows=Addr(0, rows.address), pos=Addr(0, positions.address), total=op.attrs["rows"]
+            )
+        )
 
     @staticmethod
     def _some(value: Value | None) -> Value:

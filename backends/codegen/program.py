@@ -52,11 +52,23 @@ class _Generator:
         plan: dict[str, Any] = dict(self.module.attrs["plan"])
         plan["obuf_peak_bytes"], plan["obuf_bytes"] = self.obuf_peak, self.machine.buffers.output.bytes
         return Program(
-            self.text, const, self._symbols(), arena_bytes=plan["peak_bytes"], target=self.machine.name,
-            hardware=self.machine.to_dict(), plan=plan, debug=self.debug, debug_index=self.index,
-            meta={**meta, "model": self.module.name, "sites": self.site_table, "nodes": self.nodes,
-                  "layout": _plain(self.module.attrs.get("layout", {}))},
-        )  # fmt: skip
+            self.text,
+            const,
+            self._symbols(),
+            arena_bytes=plan["peak_bytes"],
+            target=self.machine.name,
+            hardware=self.machine.to_dict(),
+            plan=plan,
+            debug=self.debug,
+            debug_index=self.index,
+            meta={
+                **meta,
+                "model": self.module.name,
+                "sites": self.site_table,
+                "nodes": self.nodes,
+                "layout": _plain(self.module.attrs.get("layout", {})),
+            },
+        )
 
     def _emit(self, insn: Insn, loc: Loc) -> None:
         self.text.append(insn)
@@ -70,8 +82,9 @@ class _Generator:
         if found is None:
             found = self.entries[key] = len(self.debug)
             self.debug.append(DebugEntry("", loc.node, loc.module_path, ""))
-            self.nodes.append({"op": "", "node": loc.node, "path": loc.module_path, "region": "other", "macs_dense": 0,
-                               "useful": 1.0})  # fmt: skip
+            self.nodes.append(
+                {"op": "", "node": loc.node, "path": loc.module_path, "region": "other", "macs_dense": 0, "useful": 1.0}
+            )
         return found
 
     # -- data ----------------------------------------------------------------------------------------------------
@@ -100,7 +113,9 @@ class _Generator:
             stored = array.astype(FORMATS[op.attrs["dtype"]])
         if stored.dtype.kind == "f" and not np.isfinite(stored[np.isfinite(array)]).all():
             worst = float(np.abs(array[np.isfinite(array)]).max())
-            raise fail("codegen.range", f"constant {resource.name!r} holds {worst:g}, more than f16's largest 65504", op.loc)
+            raise fail(
+                "codegen.range", f"constant {resource.name!r} holds {worst:g}, more than f16's largest 65504", op.loc
+            )
         return stored.tobytes()
 
     def _symbols(self) -> list[Symbol]:
@@ -151,7 +166,7 @@ class _Generator:
     def _kernel(self, ops: list[Op]) -> None:
         fence, *rest = ops
         channels = fence.attrs["channels"]
-        self._emit(isa.Fence(**{c: 1 for c in channels}), fence.loc)
+        self._emit(isa.Fence(**dict.fromkeys(channels, 1)), fence.loc)
         self._configure(rest)
         place = Planner(rest, self.machine.buffers.output.bytes).plan()
         self.obuf_peak = max(self.obuf_peak, place.peak)
@@ -163,8 +178,18 @@ class _Generator:
             if op.name == "tile.sic":
                 a = op.attrs
                 self._set(isa.CfgLayout(*a["grid"], *a["strides"]), op)
-                self._set(isa.CfgSic(bf=a["block"][0], bh=a["block"][1], bw=a["block"][2], vector=32,
-                                     threshold=a["threshold"], boundary=a["boundary"], chase=a["chase"]), op)  # fmt: skip
+                self._set(
+                    isa.CfgSic(
+                        bf=a["block"][0],
+                        bh=a["block"][1],
+                        bw=a["block"][2],
+                        vector=32,
+                        threshold=a["threshold"],
+                        boundary=a["boundary"],
+                        chase=a["chase"],
+                    ),
+                    op,
+                )
                 self._positions(op, op.operands[5], a["visual_len"], a["visual_start"])
             elif op.name == "tile.sec_topk":
                 self._positions(op, op.operands[1], op.attrs["visual_len"], op.attrs["visual_start"])
@@ -178,7 +203,9 @@ class _Generator:
     def _patch(self, op: Op) -> None:
         a = op.attrs
         _, c, d, h, w = a["image"]
-        out = [(n + 2 * p - k) // s + 1 for n, p, k, s in zip((d, h, w), a["pads"], a["kernel"], a["stride"], strict=True)]
+        out = [
+            (n + 2 * p - k) // s + 1 for n, p, k, s in zip((d, h, w), a["pads"], a["kernel"], a["stride"], strict=True)
+        ]
         dtype = self.buffers[op.operands[0]].dtype if op.operands[0] is not None else "f16"
         self._set(isa.CfgConvIn(c=c, d=d, h=h, w=w, dtype=dtype), op)
         self._set(isa.CfgConvWin(*a["kernel"], *a["stride"], *a["pads"], *out), op)
@@ -198,8 +225,16 @@ class _Generator:
             rows, cols = self.buffers[op.operands[1]].op.attrs["shape"]
             layout = self.module.attrs.get("layout", {})
             full = layout["visual"][1] if layout else a["visual_len"]
-            self.site_table.append({"layer": a["layer"], "site": a["site"], "tokens": full, "retained": a["visual_len"],
-                                    "rows": rows, "slots": math.ceil(cols / 32)})  # fmt: skip
+            self.site_table.append(
+                {
+                    "layer": a["layer"],
+                    "site": a["site"],
+                    "tokens": full,
+                    "retained": a["visual_len"],
+                    "rows": rows,
+                    "slots": math.ceil(cols / 32),
+                }
+            )
         return self.sites[key]
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from focusc.ir.diagnostics import fail
 from focusc.isa import Addr, Insn, R
-from focusc.isa.insns import Addi, Add, Li, Mov, Muli
+from focusc.isa.insns import Add, Addi, Li, Mov, Muli
 
 EXT_MOST = (1 << 24) - 1
 
@@ -62,7 +62,9 @@ class Scalars:
     def register(self) -> int:
         """A register of the current scope."""
         if not self.free:
-            raise fail("codegen.registers", "a kernel needs more than the 63 scalar registers", hint="report this model")
+            raise fail(
+                "codegen.registers", "a kernel needs more than the 63 scalar registers", hint="report this model"
+            )
         reg = self.free.pop()
         self.scopes[-1].registers.append(reg)
         return reg

@@ -17,10 +17,15 @@ def lower_module(module: Module, tiling: Tiling) -> Module:
     Raises CompileError with one diagnostic for each op that has no lowering.
     """
     missing = [
-        Diagnostic("lower.op", f"{op.name} has no lowering to the accelerator", op.loc,
-                   hint="`focusc ops` lists what is supported")
-        for op in module.body.ops if op.name not in HANDLERS and op.name not in ("return", "tensor.constant")
-    ]  # fmt: skip
+        Diagnostic(
+            "lower.op",
+            f"{op.name} has no lowering to the accelerator",
+            op.loc,
+            hint="`focusc ops` lists what is supported",
+        )
+        for op in module.body.ops
+        if op.name not in HANDLERS and op.name not in ("return", "tensor.constant")
+    ]
     if missing:
         raise CompileError(missing)
     low = Lowering(module.clone(), tiling)
@@ -52,8 +57,14 @@ def lower_module(module: Module, tiling: Tiling) -> Module:
             whole = View(alias, 0, 0, whole.rows, whole.cols, whole.cols, whole.dtype)
         outputs[name] = low.emit.op("tile.read", whole.buffer, shape=value.type.shape, dtype=value.type.dtype)
     nodes = [
-        {"op": n.op, "node": n.node, "path": n.path, "region": n.region, "macs_dense": n.macs_dense,
-         "useful": n.pairs_useful / n.pairs_done if n.pairs_done else 1.0}
+        {
+            "op": n.op,
+            "node": n.node,
+            "path": n.path,
+            "region": n.region,
+            "macs_dense": n.macs_dense,
+            "useful": n.pairs_useful / n.pairs_done if n.pairs_done else 1.0,
+        }
         for n in low.nodes.values()
-    ]  # fmt: skip
+    ]
     return low.emit.b.module(module.name, outputs, {**module.attrs, "nodes": nodes, "level": "tile"})

@@ -2,7 +2,7 @@
 
 For each head and query tile the keys are visited block by block with a running row maximum m and row sum l:
     m' = max(m, rowmax S);  P = exp(S - m');  l' = l exp(m - m') + rowsum P;  O' = O exp(m - m') + P V
-(Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135). Grouped-query heads read their group's K and V.
+(Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135). Grouped-query heads share K and V.
 """
 
 from __future__ import annotations
@@ -51,8 +51,12 @@ class Heads:
         query = found if isinstance(found, ConcView) else low.view(q)
         size = matrix_shape(q.type)[1] // op.attrs["heads"]
         if isinstance(query, ConcView) and size % 32:
-            raise fail("lower.head", f"heads of {size} columns do not start at 32-wide slots: a concentrated query cannot "
-                       "be cut into heads", op.loc, hint="leave the query site out: concentrate{sites=...}")  # fmt: skip
+            raise fail(
+                "lower.head",
+                f"heads of {size} columns do not start at 32-wide slots: a concentrated query cannot be cut into heads",
+                op.loc,
+                hint="leave the query site out: concentrate{sites=...}",
+            )
         heads, kv = op.attrs["heads"], op.attrs["kv_heads"]
         return Heads(query, low.view(k), low.view(v) if v is not None else None, heads, kv, size, op.attrs["scale"])
 
@@ -82,8 +86,12 @@ def attention(low: Lowering, op: Op) -> None:
     low.kernel(op, "act", "wgt", "store")
     sink = low.sink(op.results[0])
     if h.size % 32 and isinstance(sink.view, ConcView):
-        raise fail("lower.head", f"heads of {h.size} columns do not start at 32-wide slots", op.loc,
-                   hint="leave the o_in site out: concentrate{sites=...}")  # fmt: skip
+        raise fail(
+            "lower.head",
+            f"heads of {h.size} columns do not start at 32-wide slots",
+            op.loc,
+            hint="leave the o_in site out: concentrate{sites=...}",
+        )
     rows, block = _shape(low, op, h, length, keys, sink.view)
     _account(low, op, h, batch, length, keys, rows, block)
     e = low.emit
@@ -121,16 +129,29 @@ def _shape(low: Lowering, op: Op, h: Heads, length: int, keys: int, sink: View |
         fit = obuf // (4 * (2 * block + h.size + VECTORS))
         rows = low.rows_of(length, most=min(fit, low.tiling.m))
     if 4 * rows.most * (block + h.size + VECTORS) > obuf:
-        raise fail("tile.obuf", f"attention tiles of {rows.most} query rows x {block} keys and {h.size} columns need "
-                   f"{4 * rows.most * (block + h.size + VECTORS)} bytes, the output buffer has {obuf}", op.loc,
-                   hint="lower tile{m=...} and concentrate{m=...}")  # fmt: skip
+        raise fail(
+            "tile.obuf",
+            f"attention tiles of {rows.most} query rows x {block} keys and {h.size} columns need "
+            f"{4 * rows.most * (block + h.size + VECTORS)} bytes, the output buffer has {obuf}",
+            op.loc,
+            hint="lower tile{m=...} and concentrate{m=...}",
+        )
     return rows, block
 
 
 def _softmax_v(
-    low: Lowering, h: Heads, load: object, kv: Ix, length: Ix, most: int, keys: int, block: int,
-    bound: Ix | None, causal: Ix | None, key_base: Ix,
-) -> Value:  # fmt: skip
+    low: Lowering,
+    h: Heads,
+    load: object,
+    kv: Ix,
+    length: Ix,
+    most: int,
+    keys: int,
+    block: int,
+    bound: Ix | None,
+    causal: Ix | None,
+    key_base: Ix,
+) -> Value:
     e = low.emit
     assert callable(load) and h.v is not None
 

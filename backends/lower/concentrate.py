@@ -1,4 +1,4 @@
-"""Kernels of the concentrators: importance and selection (SEC), gather and scatter where no producer took them (SIC)."""
+"""Kernels of the concentrators: importance and selection (SEC), gather and scatter that no producer took (SIC)."""
 
 from __future__ import annotations
 
@@ -19,8 +19,11 @@ def importance(low: Lowering, op: Op) -> None:
     The scores of the few query rows are computed twice, which costs less than keeping them.
     """
     if op.attrs["importance"] != "attention":
-        raise fail("lower.control", f"importance = {op.attrs['importance']} is a control of the interpreter; the machine "
-                   "ranks by attention", op.loc)  # fmt: skip
+        raise fail(
+            "lower.control",
+            f"importance = {op.attrs['importance']} is a control of the interpreter; the machine ranks by attention",
+            op.loc,
+        )
     q, k = op.operands
     assert q is not None and k is not None
     total, keys = matrix_shape(q.type)[0], matrix_shape(k.type)[0]
@@ -83,9 +86,13 @@ def select(low: Lowering, op: Op) -> None:
     row_list = low.allocate(1, rows.type.count, rows.name or "rows", "i32")
     positions = low.allocate(1, kept.type.count, kept.name or "positions", "i32")
     low.emit.effect(
-        "tile.sec_topk", vector.buffer, low.view(old).buffer if old is not None else None, row_list.buffer,
-        positions.buffer, **{key: op.attrs[key] for key in ("k", "visual_start", "visual_len", "rows")},
-    )  # fmt: skip
+        "tile.sec_topk",
+        vector.buffer,
+        low.view(old).buffer if old is not None else None,
+        row_list.buffer,
+        positions.buffer,
+        **{key: op.attrs[key] for key in ("k", "visual_start", "visual_len", "rows")},
+    )
     low.at[rows], low.at[kept] = row_list, positions
 
 
@@ -103,7 +110,9 @@ def compact(low: Lowering, op: Op) -> None:
     x, rows = op.operands
     assert x is not None and rows is not None
     if op.attrs["axis"] % x.type.rank != x.type.rank - 2 or matrix_shape(x.type)[0] != x.type.shape[-2]:
-        raise fail("lower.compact", f"compaction along axis {op.attrs['axis']} of {x.type}; expected the row axis", op.loc)
+        raise fail(
+            "lower.compact", f"compaction along axis {op.attrs['axis']} of {x.type}; expected the row axis", op.loc
+        )
     source, index = low.view(x), low.view(rows)
     if (source.row, source.col, source.cols) != (0, 0, source.pitch):
         moved = low.reshaped(source, source.rows, source.cols) if source.contiguous else None

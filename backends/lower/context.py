@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from focusc.backends.lower.emit import Emit, Ix
 from focusc.backends.lower.views import ConcView, View, first_rows, matrix_shape
@@ -15,7 +14,18 @@ from focusc.ir.diagnostics import fail
 STORAGE = {"f32": "f16", "f16": "f16", "i64": "i32", "i32": "i32"}
 """DRAM element type of a value's type."""
 
-SIC_ATTRS = ("visual_start", "visual_len", "grid", "strides", "block", "threshold", "boundary", "chase", "layer", "site")
+SIC_ATTRS = (
+    "visual_start",
+    "visual_len",
+    "grid",
+    "strides",
+    "block",
+    "threshold",
+    "boundary",
+    "chase",
+    "layer",
+    "site",
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +84,9 @@ class Lowering:
         if found is None and value.op is not None and value.op.name == "tensor.constant":
             found = self.bind_constant(value)
         if isinstance(found, ConcView):
-            raise fail("lower.layout", f"%{value.name} is concentrated, a dense value is needed here", self.loc_of(value))
+            raise fail(
+                "lower.layout", f"%{value.name} is concentrated, a dense value is needed here", self.loc_of(value)
+            )
         if found is None:
             raise fail("lower.order", f"%{value.name or '?'} is not lowered yet", self.loc_of(value))
         return found
@@ -100,7 +112,9 @@ class Lowering:
         rows, cols = matrix_shape(tensor.type)
         dtype = STORAGE.get(tensor.type.dtype)
         if dtype is None:
-            raise fail("lower.dtype", f"%{tensor.name} has element type {tensor.type.dtype}; the machine stores f16 and i32")
+            raise fail(
+                "lower.dtype", f"%{tensor.name} has element type {tensor.type.dtype}; the machine stores f16 and i32"
+            )
         buffer = self.emit.op("tile.bind", tensor, shape=(rows, cols), dtype=dtype)
         buffer.name = tensor.name
         return View(buffer, 0, 0, rows, cols, cols, dtype)
@@ -157,15 +171,28 @@ class Lowering:
         assert isinstance(type_, ConcentratedType)
         a = gather.attrs
         if a["m"] > self.tiling.m:
-            raise fail("tile.m", f"SIC tiles of m = {a['m']} rows do not fit GEMM m-tiles of {self.tiling.m}", gather.loc,
-                       hint="concentrate{m=...} and tile{m=...} must agree")  # fmt: skip
+            raise fail(
+                "tile.m",
+                f"SIC tiles of m = {a['m']} rows do not fit GEMM m-tiles of {self.tiling.m}",
+                gather.loc,
+                hint="concentrate{m=...} and tile{m=...} must agree",
+            )
         if a.get("links", "cosine") != "cosine":
-            raise fail("lower.control", f"links = {a['links']} is a control of the interpreter; the machine links by cosine",
-                       gather.loc)  # fmt: skip
+            raise fail(
+                "lower.control",
+                f"links = {a['links']} is a control of the interpreter; the machine links by cosine",
+                gather.loc,
+            )
         rows, cols = matrix_shape(type_)
         first = first_rows(rows, a["m"], (a["visual_start"], a["visual_len"]))
         buffer = self.emit.op(
-            "tile.buffer", shape=(rows, cols), dtype="f16", layout="conc", first=first, m=a["m"], label=gather.result.name
+            "tile.buffer",
+            shape=(rows, cols),
+            dtype="f16",
+            layout="conc",
+            first=first,
+            m=a["m"],
+            label=gather.result.name,
         )
         view = ConcView(buffer, rows, cols, first, a["m"])
         self.at[gather.result] = view
@@ -180,10 +207,16 @@ class Lowering:
         assert sink.gather is not None
         e = self.emit
         e.effect(
-            "tile.sic", tile, sink.view.buffer, e.ix(it), e.ix(slot), e.ix(row),
+            "tile.sic",
+            tile,
+            sink.view.buffer,
+            e.ix(it),
+            e.ix(slot),
+            e.ix(row),
             sink.positions.buffer if sink.positions is not None else None,
-            loc=sink.gather.loc, **{key: sink.gather.attrs[key] for key in SIC_ATTRS},
-        )  # fmt: skip
+            loc=sink.gather.loc,
+            **{key: sink.gather.attrs[key] for key in SIC_ATTRS},
+        )
 
     def deferred(self, op: Op, emit: Callable[[], None]) -> None:
         """Write the kernel where `op`, the last op fused into it, stands: all its operands are there by then."""

@@ -1,4 +1,4 @@
-"""Embedding, concatenation, slices and reshapes: mostly windows of buffers that exist, copies where nothing else helps."""
+"""Embedding, concatenation, slices and reshapes: mostly windows of existing buffers, copies where nothing else helps."""
 
 from __future__ import annotations
 
@@ -48,8 +48,12 @@ def concat(low: Lowering, op: Op) -> None:
     """Parts that were not written in place are copied."""
     if not _row_axis(op):
         type_ = op.results[0].type
-        raise fail("lower.concat", f"concatenation along axis {op.attrs['axis']} of {type_} is not lowered; expected the row "
-                   "axis of f32 activations", op.loc)  # fmt: skip
+        raise fail(
+            "lower.concat",
+            f"concatenation along axis {op.attrs['axis']} of {type_} is not lowered; expected the row "
+            "axis of f32 activations",
+            op.loc,
+        )
     home, row = low.home(op.results[0]), 0
     for part in op.operands:
         assert part is not None
@@ -75,7 +79,10 @@ def reshape(low: Lowering, op: Op) -> None:
     """Another matrix over the same elements."""
     x = op.operands[0]
     assert x is not None
-    if x.type.dtype != op.results[0].type.dtype and {x.type.dtype, op.results[0].type.dtype} not in ({"i64", "i32"}, {"f32", "f16"}):
+    if x.type.dtype != op.results[0].type.dtype and {x.type.dtype, op.results[0].type.dtype} not in (
+        {"i64", "i32"},
+        {"f32", "f16"},
+    ):
         raise fail("lower.cast", f"cast from {x.type.dtype} to {op.results[0].type.dtype} is not lowered", op.loc)
     view = low.view(x)
     rows, cols = matrix_shape(op.results[0].type)
@@ -104,8 +111,11 @@ def slice_(low: Lowering, op: Op) -> None:
             continue
         outer = matrix_shape(TensorType((*x.type.shape[: axis + 1], 1), "f32"))[0] // extent
         if step != 1 or (axis < rank - 1 and outer != 1):
-            raise fail("lower.slice", f"slice [{start}:{end}:{step}] on axis {axis} of {x.type} is no window of rows or "
-                       "columns", op.loc)  # fmt: skip
+            raise fail(
+                "lower.slice",
+                f"slice [{start}:{end}:{step}] on axis {axis} of {x.type} is no window of rows or columns",
+                op.loc,
+            )
         if axis == rank - 1:
             view = view.cols_from(first, last - first)
         else:
@@ -120,10 +130,18 @@ def gather(low: Lowering, op: Op) -> None:
     x, index = op.operands
     assert x is not None and index is not None and isinstance(x.type, TensorType)
     rank = x.type.rank
-    if index.op is None or index.op.name != "tensor.constant" or index.type.size != 1 or op.attrs["axis"] % rank != rank - 2 \
-            or matrix_shape(x.type)[0] != x.type.shape[-2]:
-        raise fail("lower.gather", f"gather on axis {op.attrs['axis']} of {x.type} is not lowered; expected one constant row",
-                   op.loc)  # fmt: skip
+    if (
+        index.op is None
+        or index.op.name != "tensor.constant"
+        or index.type.size != 1
+        or op.attrs["axis"] % rank != rank - 2
+        or matrix_shape(x.type)[0] != x.type.shape[-2]
+    ):
+        raise fail(
+            "lower.gather",
+            f"gather on axis {op.attrs['axis']} of {x.type} is not lowered; expected one constant row",
+            op.loc,
+        )
     row = int(index.op.attrs["value"].array.reshape(-1)[0]) % x.type.shape[-2]
     low.at[op.results[0]] = low.view(x).rows_from(row, 1)
 

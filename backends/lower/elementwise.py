@@ -11,15 +11,24 @@ from focusc.ir import Op, Value
 from focusc.ir.diagnostics import fail
 
 BINARY = {"tensor.add": "add", "tensor.sub": "sub", "tensor.mul": "mul", "tensor.max": "max"}
-UNARY = {"tensor.exp": "exp", "tensor.neg": "neg", "tensor.tanh": "tanh", "tensor.sigmoid": "sigmoid",
-         "tensor.reciprocal": "recip", "nn.silu": "silu"}  # fmt: skip
+UNARY = {
+    "tensor.exp": "exp",
+    "tensor.neg": "neg",
+    "tensor.tanh": "tanh",
+    "tensor.sigmoid": "sigmoid",
+    "tensor.reciprocal": "recip",
+    "nn.silu": "silu",
+}
 
 
 def pointwise(
     low: Lowering, op: Op, compute: Callable[[list[Value]], Value], operands: list[Value] | None = None
 ) -> None:
-    """Load the operands tile by tile, compute, store. A later operand may have one row, or a number of rows that divides
-    the first one's (it repeats), and one column or all."""
+    """Load the operands tile by tile, compute, store.
+
+    A later operand may have one row, or a number of rows that divides the first one's (it repeats), and one column or
+    all of them. Raises CompileError for other broadcasts.
+    """
     total, width = matrix_shape(op.results[0].type)
     views = [low.view(v) for v in operands or op.operands if v is not None]
     period = total
@@ -40,7 +49,9 @@ def pointwise(
         def tile(v: View) -> Value:
             row = v.row if v.rows in (1, period) and v.rows != total else m.off + v.row
             one = v.cols == 1 and width != 1
-            return e.load(v.buffer, row, v.col if one else c.off + v.col, 1 if v.rows == 1 else m.len, 1 if one else c.len)
+            return e.load(
+                v.buffer, row, v.col if one else c.off + v.col, 1 if v.rows == 1 else m.len, 1 if one else c.len
+            )
 
         loaded = [e.to_tile(tile(views[0]))]
         loaded += [tile(v) if op.name in BINARY else e.to_tile(tile(v)) for v in views[1:]]
@@ -55,7 +66,9 @@ def binary(low: Lowering, op: Op) -> None:
     if a.type != op.results[0].type:
         a, b = b, a  # commutative, but for sub
         if op.name == "tensor.sub" or a.type != op.results[0].type:
-            raise fail("lower.broadcast", f"neither operand of {op.name} can be broadcast into {op.results[0].type}", op.loc)
+            raise fail(
+                "lower.broadcast", f"neither operand of {op.name} can be broadcast into {op.results[0].type}", op.loc
+            )
     pointwise(low, op, lambda t: low.emit.binary(BINARY[op.name], t[0], t[1]), [a, b])
 
 

@@ -92,9 +92,7 @@ class Emit:
         index = Ix.of(value)
         if index.const == 0 and len(index.terms) == 1 and index.terms[0][1] == 1:
             return index.terms[0][0]
-        return self.op(
-            "tile.affine", *[v for v, _ in index.terms], coef=[c for _, c in index.terms], const=index.const
-        )
+        return self.op("tile.affine", *[v for v, _ in index.terms], coef=[c for _, c in index.terms], const=index.const)
 
     @contextmanager
     def loop(
@@ -141,9 +139,16 @@ class Emit:
         """Rows [row, row + rows) of concentrated m-tile `tile`, slots [slot, slot + slots), `cols` columns."""
         r = Ix.of(rows)
         return self.op(
-            "tile.load_conc", buf, self.ix(tile), self.ix(row), self.ix(r), self.ix(slot),
-            slots=slots, cols=cols, max_rows=r.most,
-        )  # fmt: skip
+            "tile.load_conc",
+            buf,
+            self.ix(tile),
+            self.ix(row),
+            self.ix(r),
+            self.ix(slot),
+            slots=slots,
+            cols=cols,
+            max_rows=r.most,
+        )
 
     def load_index(self, buf: Value, index: Value, start: Ix | int, rows: Ix | int) -> Value:
         """Rows of `buf` named by index[start : start + rows]."""
@@ -161,9 +166,16 @@ class Emit:
         """Weight panel [k x n] at (row, col); with `trans` the buffer holds it as [n x k]."""
         kk, nn = Ix.of(k), Ix.of(n)
         return self.op(
-            "tile.load_weight", buf, self.ix(row), self.ix(col), self.ix(kk), self.ix(nn),
-            trans=trans, max_k=kk.most, max_n=nn.most,
-        )  # fmt: skip
+            "tile.load_weight",
+            buf,
+            self.ix(row),
+            self.ix(col),
+            self.ix(kk),
+            self.ix(nn),
+            trans=trans,
+            max_k=kk.most,
+            max_n=nn.most,
+        )
 
     # -- tiles ---------------------------------------------------------------------------------------------------
     def mma(self, act: Value, weight: Value, acc: Value | None = None) -> Value:

@@ -103,7 +103,9 @@ def rotary(low: Lowering, op: Op, tile: Value, row: Ix, rows: Ix) -> Value:
 
 def head_multiple(chain: Chain) -> int:
     """Columns of an n-tile must be a multiple of this: whole heads where a rotary embedding is fused."""
-    heads = [matrix_shape(s.operands[1].type)[1] for s in chain.steps if s.name == "nn.rope" and s.operands[1] is not None]
+    heads = [
+        matrix_shape(s.operands[1].type)[1] for s in chain.steps if s.name == "nn.rope" and s.operands[1] is not None
+    ]
     multiple = 32
     for head in heads:
         while multiple % head:
@@ -124,17 +126,27 @@ def activation(low: Lowering, x: View | ConcView) -> Operand:
 
 
 def gemm(
-    low: Lowering, chain: Chain, load: Operand, weights: list[View], biases: list[View | None], rows: Rows, sink: Sink,
+    low: Lowering,
+    chain: Chain,
+    load: Operand,
+    weights: list[View],
+    biases: list[View | None],
+    rows: Rows,
+    sink: Sink,
     combine: Callable[[list[Value]], Value] | None = None,
-) -> None:  # fmt: skip
+) -> None:
     """The loop nest: for each m-tile and n-tile one product per weight, `combine`d, finished and put to the sink."""
     e = low.emit
     k, total = weights[0].rows, weights[0].cols
     live = len(weights) + any(s.name == "nn.rope" for s in chain.steps)
     n = low.columns(rows.most, live, total, head_multiple(chain))
     if not n:
-        raise fail("tile.obuf", f"a GEMM tile of {rows.most} rows does not fit the output buffer of {low.tiling.obuf} bytes",
-                   chain.root.loc, hint="lower tile{m=...}")  # fmt: skip
+        raise fail(
+            "tile.obuf",
+            f"a GEMM tile of {rows.most} rows does not fit the output buffer of {low.tiling.obuf} bytes",
+            chain.root.loc,
+            hint="lower tile{m=...}",
+        )
     with e.loop(rows.total, rows.step, first=rows.first) as m, e.loop(total, n) as c:
         tiles: list[Value] = []
         for weight, bias in zip(weights, biases, strict=True):
@@ -192,11 +204,13 @@ def _gated_pair(low: Lowering, swiglu: Op) -> bool:
     """Whether both operands are linears that only this op reads, of the same input."""
     gate, up = (v.op if v is not None else None for v in swiglu.operands[:2])
     return (
-        gate is not None and up is not None and gate is not up
+        gate is not None
+        and up is not None
+        and gate is not up
         and gate.name == up.name == "nn.linear"
         and gate.operands[0] is up.operands[0]
         and all(low.single_user(v) is swiglu for v in (gate.results[0], up.results[0]))
-    )  # fmt: skip
+    )
 
 
 @handles("nn.swiglu")
@@ -237,8 +251,12 @@ def patch_embed(low: Lowering, op: Op) -> None:
     spatial = len(shape) - 2
     pads = tuple(op.attrs["pads"]) or (0,) * (2 * spatial)
     if len(pads) == 2 * spatial and pads[:spatial] != pads[spatial:]:
-        raise fail("lower.pads", f"pads {list(pads)} differ between begin and end; the address generator pads both alike",
-                   op.loc, hint="pad the input explicitly")  # fmt: skip
+        raise fail(
+            "lower.pads",
+            f"pads {list(pads)} differ between begin and end; the address generator pads both alike",
+            op.loc,
+            hint="pad the input explicitly",
+        )
     flat = 3 - spatial  # an image is a video of one frame
     window = {
         "image": (*shape[:2], *(1,) * flat, *shape[2:]),

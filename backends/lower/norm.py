@@ -26,7 +26,9 @@ def norm(low: Lowering, op: Op) -> None:
     sink = low.sink(op.results[0])
     most = (low.tiling.obuf // (4 * (width + VECTORS))) if isinstance(sink.view, View) else low.tiling.m
     if most < 1:
-        raise fail("tile.obuf", f"one row of {width} f32 does not fit the output buffer of {low.tiling.obuf} bytes", op.loc)
+        raise fail(
+            "tile.obuf", f"one row of {width} f32 does not fit the output buffer of {low.tiling.obuf} bytes", op.loc
+        )
     rows = low.rows_of(total, sink.view, most=min(most, low.tiling.m))
     if rows.most * 4 * (width + VECTORS) <= low.tiling.obuf:
         _whole(low, op, source, sink, rows)
@@ -65,8 +67,12 @@ def _grouped(low: Lowering, op: Op, source: View, sink: Sink, rows: Rows) -> Non
     e, width = low.emit, source.cols
     cols = low.columns(rows.most, 1, width, fixed=4 * VECTORS * rows.most)
     if not cols or not isinstance(sink.view, ConcView):
-        raise fail("tile.obuf", f"{rows.most} x 32 f32 do not fit the output buffer of {low.tiling.obuf} bytes", op.loc,
-                   hint="lower tile{m=...}")  # fmt: skip
+        raise fail(
+            "tile.obuf",
+            f"{rows.most} x 32 f32 do not fit the output buffer of {low.tiling.obuf} bytes",
+            op.loc,
+            hint="lower tile{m=...}",
+        )
 
     def group(m: Loop, c: Loop) -> Value:
         return e.to_tile(e.load(source.buffer, m.off + source.row, c.off + source.col, m.len, c.len))

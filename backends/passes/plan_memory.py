@@ -1,6 +1,7 @@
 """The pass `plan-memory`: a DRAM address for every buffer, from live ranges over the kernels.
 
-Constants come first, packed and shared by content; then the arena, where buffers whose live ranges do not meet share bytes.
+Constants come first, packed and shared by content; then the arena, where buffers that are never live together share
+bytes.
 """
 
 from __future__ import annotations
@@ -49,8 +50,13 @@ def _top(op: Op, module: Module) -> Op:
     return op
 
 
-@defpass("plan-memory", constant_bytes="bytes of constants", peak_bytes="bytes of the arena",
-         lower_bound_bytes="largest sum of live buffers", buffers="buffers in the arena")
+@defpass(
+    "plan-memory",
+    constant_bytes="bytes of constants",
+    peak_bytes="bytes of the arena",
+    lower_bound_bytes="largest sum of live buffers",
+    buffers="buffers in the arena",
+)
 def plan_memory(module: Module, stats: Stats) -> Module:
     """Assign `address` to every buffer, and report the arena's peak next to its lower bound."""
     module = module.clone()
@@ -77,7 +83,9 @@ def plan_memory(module: Module, stats: Stats) -> Module:
             rewriter.set_attr(op, address=constants[key])
             continue
         used = [step_of[index[_top(r, module)]] for r in _readers(op.results[0])]
-        last = step + 1 if any(r.name == "tile.read" for r in _readers(op.results[0])) else max(used, default=step_of[i])
+        last = (
+            step + 1 if any(r.name == "tile.read" for r in _readers(op.results[0])) else max(used, default=step_of[i])
+        )
         start = 0 if op.name == "tile.bind" else min(used, default=step_of[i])
         name = f"{op.results[0].name or op.attrs.get('label') or 'buffer'}@{i}"
         ranges.append(LiveRange(name, max(1, buffer_bytes(op)), start, last))

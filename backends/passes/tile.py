@@ -7,13 +7,18 @@ from focusc.backends.lower import lower_module
 from focusc.backends.options import tiling
 from focusc.ir import Module, Stats, defpass
 
-
 ROUNDING = 5e-2
 """Relative difference that f16 storage may cause: 1e-3 in a dense module; where the rounding tips a pruning or a link
 that was nearly even, more."""
 
 
-@defpass("tile", tolerance=ROUNDING, kernels="kernels written", loops="loops over tiles", products="matrix products in the text")
+@defpass(
+    "tile",
+    tolerance=ROUNDING,
+    kernels="kernels written",
+    loops="loops over tiles",
+    products="matrix products in the text",
+)
 def tile(module: Module, stats: Stats, *, target: str = "focus", m: int = 0, n: int = 0) -> Module:
     """Lower to the tile level for a target.
 

@@ -27,7 +27,7 @@ def need(kind: type, *types: Type | None) -> None:
 
 @defop("tile.bind", pure=False)
 class Bind(Op):
-    """A tensor (program input or constant) as a row-major DRAM buffer of shape [rows, cols] and storage type `dtype`."""
+    """A tensor (program input or constant) as a row-major DRAM buffer [rows, cols] of storage type `dtype`."""
 
     x = operand()
     shape = attr(tuple, of=int)
@@ -148,7 +148,9 @@ class For(Op):
         need(IndexType, bound)
         found = tuple(a.type for a in regions[0].args)
         if found != (IndexType(),) * 3 + inits:
-            raise fail("tile.for", f"the body takes {', '.join(map(str, found))}; expected 3 indices and the carried values")
+            raise fail(
+                "tile.for", f"the body takes {', '.join(map(str, found))}; expected 3 indices and the carried values"
+            )
         if first > max(total, 1):
             raise fail("tile.for", f"the first piece has {first} elements, more than the total of {total}")
         return tuple(inits)

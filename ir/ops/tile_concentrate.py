@@ -57,10 +57,24 @@ class Sic(Op):
 
     @staticmethod
     def evaluate(
-        a: Array, buf: ConcentratedBuffer, tile: int, slot: int, row0: int, positions: RowBuffer | None, *,
-        visual_start: int, visual_len: int, grid: Any, strides: Any, block: Any, threshold: float, boundary: str,
-        chase: str, layer: int, site: str,
-    ) -> tuple[Array, ...]:  # fmt: skip
+        a: Array,
+        buf: ConcentratedBuffer,
+        tile: int,
+        slot: int,
+        row0: int,
+        positions: RowBuffer | None,
+        *,
+        visual_start: int,
+        visual_len: int,
+        grid: Any,
+        strides: Any,
+        block: Any,
+        threshold: float,
+        boundary: str,
+        chase: str,
+        layer: int,
+        site: str,
+    ) -> tuple[Array, ...]:
         low, high = max(row0, visual_start), min(row0 + a.shape[0], visual_start + visual_len)
         out = a.copy()
         if high > low:
@@ -127,9 +141,16 @@ class SecTopk(Op):
 
     @staticmethod
     def infer(
-        importance: Type, positions: Type | None, rows_out: Type, positions_out: Type, *, k: int, visual_start: int,
-        visual_len: int, rows: int,
-    ) -> tuple[Type, ...]:  # fmt: skip
+        importance: Type,
+        positions: Type | None,
+        rows_out: Type,
+        positions_out: Type,
+        *,
+        k: int,
+        visual_start: int,
+        visual_len: int,
+        rows: int,
+    ) -> tuple[Type, ...]:
         need(TensorType, importance)
         need(BufferType, positions, rows_out, positions_out)
         if k > visual_len or visual_start + visual_len > rows:
@@ -138,9 +159,16 @@ class SecTopk(Op):
 
     @staticmethod
     def evaluate(
-        importance: Array, positions: RowBuffer | None, rows_out: RowBuffer, positions_out: RowBuffer, *, k: int,
-        visual_start: int, visual_len: int, rows: int,
-    ) -> tuple[Array, ...]:  # fmt: skip
+        importance: Array,
+        positions: RowBuffer | None,
+        rows_out: RowBuffer,
+        positions_out: RowBuffer,
+        *,
+        k: int,
+        visual_start: int,
+        visual_len: int,
+        rows: int,
+    ) -> tuple[Array, ...]:
         chosen = largest(importance, k)
         listed = np.arange(visual_len) if positions is None else positions.data.reshape(-1)
         text = np.arange(visual_start + visual_len, rows)

@@ -93,7 +93,7 @@ class LoadIndex(Op):
 
 @defop("tile.load_patch")
 class LoadPatch(Op):
-    """im2col rows [row, row + rows) by address generation: row = output position (image-major), columns = (c, kernel)."""
+    """im2col rows [row, row + rows) by address generation: a row is an output position, its columns are (c, kernel)."""
 
     buf = operand()
     row = operand()
@@ -106,9 +106,16 @@ class LoadPatch(Op):
 
     @staticmethod
     def infer(
-        buf: BufferType, row: Type, rows: Type, *, image: tuple[int, ...], kernel: tuple[int, ...],
-        stride: tuple[int, ...], pads: tuple[int, ...], max_rows: int,
-    ) -> Type:  # fmt: skip
+        buf: BufferType,
+        row: Type,
+        rows: Type,
+        *,
+        image: tuple[int, ...],
+        kernel: tuple[int, ...],
+        stride: tuple[int, ...],
+        pads: tuple[int, ...],
+        max_rows: int,
+    ) -> Type:
         need(BufferType, buf)
         need(IndexType, row, rows)
         if int(np.prod(image)) != int(np.prod(buf.shape)):
@@ -117,9 +124,16 @@ class LoadPatch(Op):
 
     @staticmethod
     def evaluate(
-        buf: RowBuffer, row: int, rows: int, *, image: tuple[int, ...], kernel: tuple[int, ...],
-        stride: tuple[int, ...], pads: tuple[int, ...], max_rows: int,
-    ) -> Array:  # fmt: skip
+        buf: RowBuffer,
+        row: int,
+        rows: int,
+        *,
+        image: tuple[int, ...],
+        kernel: tuple[int, ...],
+        stride: tuple[int, ...],
+        pads: tuple[int, ...],
+        max_rows: int,
+    ) -> Array:
         return im2col(buf.data.reshape(image), kernel, stride, pads)[row : row + rows].astype(np.float32)
 
 
@@ -128,7 +142,7 @@ def im2col(x: Array, kernel: tuple[int, ...], stride: tuple[int, ...], pads: tup
     padded = np.pad(x, [(0, 0), (0, 0), *((p, p) for p in pads)])
     windows = np.lib.stride_tricks.sliding_window_view(padded, kernel, axis=(2, 3, 4))
     windows = windows[:, :, :: stride[0], :: stride[1], :: stride[2]]
-    n, c, od, oh, ow = windows.shape[:5]
+    n, _, od, oh, ow = windows.shape[:5]
     return windows.transpose(0, 2, 3, 4, 1, 5, 6, 7).reshape(n * od * oh * ow, -1)
 
 
@@ -146,17 +160,13 @@ class LoadWeight(Op):
     max_n = attr(int, minimum=1)
 
     @staticmethod
-    def infer(
-        buf: Type, row: Type, col: Type, k: Type, n: Type, *, trans: bool, max_k: int, max_n: int
-    ) -> Type:
+    def infer(buf: Type, row: Type, col: Type, k: Type, n: Type, *, trans: bool, max_k: int, max_n: int) -> Type:
         need(BufferType, buf)
         need(IndexType, row, col, k, n)
         return StreamType(max_k, max_n, "weight")
 
     @staticmethod
-    def evaluate(
-        buf: RowBuffer, row: int, col: int, k: int, n: int, *, trans: bool, max_k: int, max_n: int
-    ) -> Array:
+    def evaluate(buf: RowBuffer, row: int, col: int, k: int, n: int, *, trans: bool, max_k: int, max_n: int) -> Array:
         return buf.read(row, col, n, k).T if trans else buf.read(row, col, k, n)
 
 

@@ -1,4 +1,4 @@
-"""nn-level modules for tests: a small VLM with the structure that a fused export has, of any size, with random weights."""
+"""nn-level modules for tests: a small VLM, of any size, with the structure of a fused export and random weights."""
 
 from __future__ import annotations
 
@@ -53,14 +53,23 @@ class _Net:
     def linear(self, name: str, x: Value, n: int, bias: bool = False) -> Value:
         k = x.type.shape[-1]
         with self.b.at(Loc(node=f"/{name}/MatMul", module_path=name)):
-            return self.b.emit("nn.linear", x, self.weight(k, n), self.weight(n, scale=0.1) if bias else None, name=name)
+            return self.b.emit(
+                "nn.linear", x, self.weight(k, n), self.weight(n, scale=0.1) if bias else None, name=name
+            )
 
     def vision(self, pixels: Value) -> Value:
         s, b = self.s, self.b
         f, h, w = s.grid
-        x = b.emit("nn.patch_embed", pixels, self.weight(3 * s.patch**2, s.vision), self.weight(s.vision, scale=0.1),
-                   kernel=(s.patch, s.patch), stride=(s.patch, s.patch), pads=(0, 0, 0, 0),
-                   loc=Loc(node="/patch/Conv", module_path="vision.patch"))  # fmt: skip
+        x = b.emit(
+            "nn.patch_embed",
+            pixels,
+            self.weight(3 * s.patch**2, s.vision),
+            self.weight(s.vision, scale=0.1),
+            kernel=(s.patch, s.patch),
+            stride=(s.patch, s.patch),
+            pads=(0, 0, 0, 0),
+            loc=Loc(node="/patch/Conv", module_path="vision.patch"),
+        )
         x = b.emit("tensor.add", x, self.weight(1, h * w, s.vision, scale=0.5))
         y = b.emit("nn.layer_norm", x, self.ones(s.vision), self.weight(s.vision, scale=0.1), eps=1e-5)
         q, k, v = (self.linear(f"vision.{n}", y, s.vision, True) for n in "qkv")
@@ -78,8 +87,17 @@ class _Net:
         v = self.linear(f"layers.{i}.v", y, s.kv_heads * s.size, s.biases)
         q = b.emit("nn.rope", q, cos, sin, heads=s.heads)
         k = b.emit("nn.rope", k, cos, sin, heads=s.kv_heads)
-        y = b.emit("nn.attention", q, k, v, heads=s.heads, kv_heads=s.kv_heads, scale=s.size**-0.5, causal=True,
-                   loc=Loc(node=f"/layers.{i}/attention", module_path=f"layers.{i}.attention"))  # fmt: skip
+        y = b.emit(
+            "nn.attention",
+            q,
+            k,
+            v,
+            heads=s.heads,
+            kv_heads=s.kv_heads,
+            scale=s.size**-0.5,
+            causal=True,
+            loc=Loc(node=f"/layers.{i}/attention", module_path=f"layers.{i}.attention"),
+        )
         x = b.emit("tensor.add", x, self.linear(f"layers.{i}.o", y, s.width))
         y = b.emit("nn.rms_norm", x, self.ones(s.width), eps=1e-6)
         gate, up = self.linear(f"layers.{i}.gate", y, s.inner), self.linear(f"layers.{i}.up", y, s.inner)
@@ -87,7 +105,7 @@ class _Net:
         return b.emit("tensor.add", x, self.linear(f"layers.{i}.down", y, s.width))
 
 
-def vlm(shape: Shape = Shape(), seed: int = 0) -> Module:  # noqa: B008  (frozen)
+def vlm(shape: Shape = Shape(), seed: int = 0) -> Module:
     """Pixels [F, 3, H*patch, W*patch] f32 and input_ids [1, rows] i64 -> logits [1, 1, vocabulary]."""
     s, net = shape, _Net(shape, seed)
     b = net.b
@@ -115,7 +133,7 @@ def vlm(shape: Shape = Shape(), seed: int = 0) -> Module:  # noqa: B008  (frozen
     return b.module("small", {"logits": x}, {"layout": layout})
 
 
-def inputs(shape: Shape = Shape(), seed: int = 0, redundancy: float = 0.8) -> dict[str, np.ndarray]:  # noqa: B008
+def inputs(shape: Shape = Shape(), seed: int = 0, redundancy: float = 0.8) -> dict[str, np.ndarray]:
     """Random inputs; consecutive frames agree up to `redundancy`, as in video."""
     rng = np.random.default_rng(seed)
     f, h, w = shape.grid
