@@ -69,8 +69,9 @@ def count(trace: Trace, work: Work, machine: Machine) -> Counters:
     used = np.where(is_mma, -(-depth // width), slices)
     total = np.concatenate(([0], np.cumsum(work.unique, dtype=np.int64)))
     first = np.where(conc, t[:, Col.UNIQUE], 0)
-    unique = np.where(conc, total[np.minimum(first + used, len(total) - 1)] - total[first], 0)
-    last = np.where(conc & (used > 0), total[np.minimum(first + used, len(total) - 1)] - total[np.maximum(first + used - 1, 0)], 0)
+    until = np.where(conc, first + used, 0)
+    unique = total[until] - total[first]
+    last = np.where(conc & (used > 0), total[until] - total[np.maximum(until - 1, 0)], 0)
 
     dense_bytes = rows * cols * item
     conc_bytes = used * (4 + 2 * rows) + 2 * SLOT * unique
@@ -137,7 +138,8 @@ def _buffers(work: Work, machine: Machine, t: Ints, unique: Ints, streamed: Ints
     table_row = np.where(sic, tile, 0) * size["table"]
     scatters = np.where(is_mma & conc, groups * levels, 0)
     return {
-        "activation": ((np.where(is_mma, streamed * deep, 0) + taken) * size["activation"], pushed * size["activation"]),
+        "activation": ((np.where(is_mma, streamed * deep, 0) + taken) * size["activation"],
+                       pushed * size["activation"]),
         "weights": (np.where(is_mma, depth * cols, 0) * size["weights"], panel * size["weights"]),
         "partial": (scatters * rows * machine.array.cols * size["partial"],
                     np.where(conc, streamed, 0) * machine.array.cols * size["partial"]),
@@ -151,8 +153,9 @@ def _buffers(work: Work, machine: Machine, t: Ints, unique: Ints, streamed: Ints
 def tensor_bytes(program: Program, trace: Trace, counters: Counters) -> list[dict[str, Any]]:
     """DRAM bytes by tensor: name, kind, bytes read and written, largest traffic first.
 
-    An instruction belongs to the tensor that holds its first address: a symbol, or the buffer of the memory plan that is
-    live at its step (the number of fences before it). Index and position lists count for the tensor they select from.
+    An instruction belongs to the tensor that holds its first address: a symbol, or the buffer of the memory plan that
+    is live at its step (the number of fences before it). Index and position lists count for the tensor
+    they select from.
     """
     count_ = len(program.text)
     read, write = by_pc(trace, counters.dram_read, count_), by_pc(trace, counters.dram_write, count_)
@@ -184,7 +187,8 @@ def _owner(program: Program, address: int, step: int) -> tuple[str, str]:
             if row["offset"] <= offset < row["offset"] + row["bytes"] and row["from"] <= step <= row["to"]:
                 for symbol in program.symbols:
                     # Inputs live from the first step, outputs past the last.
-                    lives = row["from"] == 0 if symbol.kind == "input" else symbol.kind == "output" and row["to"] >= final
+                    lives = row["from"] == 0 if symbol.kind == "input" else row["to"] >= final
+                    lives = lives and symbol.kind in ("input", "output")
                     if lives and symbol.address == program.arena_base + row["offset"]:
                         return symbol.name, symbol.kind
                 return str(row["name"]), "scratch"

@@ -13,13 +13,13 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from focusc.isa.errors import IsaError
+from focusc.isa.files import atomic_write
 from focusc.isa.insns.concentrate import Sic
 from focusc.isa.insns.stream import LdConc
 
@@ -82,8 +82,8 @@ class DynamicCounts:
     def check(self, program: Program, trace: Trace) -> None:
         """IsaError(`counts.*`) unless the counts fit the program's expansion.
 
-        Same program (if recorded), as many `sic`, the same tiles and slots, and 1 <= U <= rows: a row is at least unique
-        itself.
+        Same program (if recorded), as many `sic`, the same tiles and slots, and 1 <= U <= rows: a row is at least
+        unique itself.
         """
         if self.digest and self.digest != program_digest(program):
             raise IsaError("counts.program", f"recorded from program {self.digest[:12]}, this is "
@@ -100,41 +100,34 @@ class DynamicCounts:
             wrong = np.flatnonzero(np.asarray(found, np.int64) != expected)
             if wrong.size:
                 i = int(wrong[0])
-                raise IsaError("counts.shape", f"`sic` number {i} was recorded with {name} {int(found[i])}, the program "
-                               f"has {int(expected[i])}", f"pc {int(trace.pc[at[i]])}")
+                raise IsaError("counts.shape", f"`sic` number {i} was recorded with {name} {int(found[i])}, the "
+                               f"program has {int(expected[i])}", f"pc {int(trace.pc[at[i]])}")
         flat, limit = self.flat(), np.repeat(window[:, 1], sizes)
         bad = np.flatnonzero((flat < 1) | (flat > limit))
         if bad.size:
             i = int(bad[0])
-            raise IsaError("counts.unique", f"{int(flat[i])} unique vectors of {int(limit[i])} rows, expected 1 to the number "
-                           "of rows", f"`sic` number {int(np.searchsorted(np.cumsum(sizes), i, 'right'))}")
+            raise IsaError("counts.unique", f"{int(flat[i])} unique vectors of {int(limit[i])} rows, expected 1 to "
+                           "the number of rows", f"`sic` number {int(np.searchsorted(np.cumsum(sizes), i, 'right'))}")
         part = _flat(self.partial)
         loads = np.flatnonzero(trace.op == LdConc.opcode)
         most = int(trace.fields[loads, list(LdConc.fields).index("rows")].max(initial=0))
         if len(part) and not 1 <= int(part.min()) <= int(part.max()) <= most:
-            raise IsaError("counts.unique", f"partial loads have {int(part.min())} to {int(part.max())} unique vectors, "
-                           f"expected 1 to {most}")
+            raise IsaError("counts.unique", f"partial loads have {int(part.min())} to {int(part.max())} unique "
+                           f"vectors, expected 1 to {most}")
 
     def save(self, path: str | os.PathLike[str], program: Program | None = None) -> None:
-        """Write an .npz atomically; with `program`, for use with that program only. IsaError(`counts.write`)."""
-        target = Path(path)
+        """Write an .npz atomically; with `program`, for use with that program only. IsaError(`file.write`)."""
         buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer, focusc_counts=np.int64(VERSION), digest=np.array(program_digest(program) if program else self.digest),
-            unique=self.flat(), unique_size=np.array([len(item) for item in self.unique], np.int32),
-            partial=_flat(self.partial), partial_size=np.array([len(item) for item in self.partial], np.int32),
-            **{name: np.array(getattr(self, name), np.int32) for name in _COLUMNS})
-        part = target.with_name(target.name + f".{os.getpid()}.tmp")
-        try:
-            part.write_bytes(buffer.getvalue())
-            os.replace(part, target)
-        except OSError as error:
-            part.unlink(missing_ok=True)
-            raise IsaError("counts.write", f"cannot write: {error.strerror or error}", where=str(target)) from None
+        arrays: dict[str, Any] = {name: np.array(getattr(self, name), np.int32) for name in _COLUMNS}
+        arrays["digest"] = np.array(program_digest(program) if program else self.digest)
+        for name, parts in (("unique", self.unique), ("partial", self.partial)):
+            arrays[name], arrays[name + "_size"] = _flat(parts), np.array([len(item) for item in parts], np.int32)
+        np.savez_compressed(buffer, focusc_counts=np.int64(VERSION), **arrays)
+        atomic_write(path, buffer.getvalue())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> DynamicCounts:
-        """Read what `save` wrote; IsaError(`counts.format`, `counts.version`) for anything else. Nothing is unpickled."""
+        """Read what `save` wrote; IsaError(`counts.format`, `counts.version`) for anything else; never unpickles."""
         where = str(path)
         hint = "record one with `focusc run --record-trace`"
         try:
@@ -153,7 +146,8 @@ class DynamicCounts:
             raise IsaError("counts.format", f"not a recorded trace: {error}", where=where, hint=hint) from None
         for name, array in arrays.items():
             if array.ndim != 1 or array.dtype != np.int32:
-                raise IsaError("counts.format", f"{name} is {array.dtype}{list(array.shape)}, expected int32[n]", where=where)
+                raise IsaError("counts.format", f"{name} is {array.dtype}{list(array.shape)}, expected int32[n]",
+                               where=where)
         lists: dict[str, list[NDArray[np.int32]]] = {}
         for name in ("unique", "partial"):
             size = arrays[name + "_size"].astype(np.int64)

@@ -22,14 +22,15 @@ STATS_VERSION: Final = 1
 def stats(program: Program, machine: Machine, counts: DynamicCounts | None, timing: Timing) -> dict[str, Any]:
     """Everything countable about one execution, JSON-ready.
 
-    Top level: `cycles`, `time_s`, `energy_mj` {dram, sram, core, total}, `dram_bytes` {read, write}, `macs_dense`, `macs`,
-    `sparsity` (of the decoder's nodes, or of all if no node is the decoder's), `macs_array` (all nodes, causal waste
-    included), `scatter_adds`, `engines` (busy cycles), `stalls` (by cause, over engines), `stalls_by_engine`, `sites`,
-    `nodes`, `tensors`, `buffer_bytes`, `energy_by_component_mj`, `array`, `array_occupancy`, `digests`.
+    Top level: `cycles`, `time_s`, `energy_mj` {dram, sram, core, total}, `dram_bytes` {read, write}, `macs_dense`,
+    `macs` and `sparsity` (of the decoder's nodes, or of all if none is the decoder's), `macs_array` (all nodes, causal
+    waste included), `scatter_adds`, `engines` (busy cycles), `stalls` (why the array did not work: with its busy cycles
+    they sum to `cycles`), `stalls_by_engine`, `sites`, `nodes`, `tensors`, `buffer_bytes`, `energy_by_component_mj`,
+    `array`, `array_occupancy`, `digests`.
     """
     counters = count(timing.trace, timing.work, machine)
     spent = energy(machine, counters, timing)
-    nodes = _nodes(program, machine, timing, counters, spent)
+    nodes = _nodes(program, timing, counters, spent)
     decoder = [node for node in nodes if node["region"] == "decoder"] or nodes
     dense, macs = sum(node["macs_dense"] for node in decoder), sum(node["macs"] for node in decoder)
     return {
@@ -49,7 +50,7 @@ def stats(program: Program, machine: Machine, counts: DynamicCounts | None, timi
         "array_occupancy": timing.busy["mxu"] / max(timing.cycles, 1),
         "commands": len(timing.trace),
         "engines": dict(timing.busy),
-        "stalls": timing.stalls_by_cause(),
+        "stalls": dict(timing.stalls["mxu"]),
         "stalls_by_engine": {engine: dict(causes) for engine, causes in timing.stalls.items()},
         "buffer_bytes": {name: {"read": int(counters.sram[name][0].sum()), "write": int(counters.sram[name][1].sum())}
                          for name in BUFFERS},
@@ -78,7 +79,7 @@ def _sites(program: Program, counts: DynamicCounts | None) -> list[dict[str, Any
     return table
 
 
-def _nodes(program: Program, machine: Machine, timing: Timing, counters: Counters, spent: Energy) -> list[dict[str, Any]]:
+def _nodes(program: Program, timing: Timing, counters: Counters, spent: Energy) -> list[dict[str, Any]]:
     """One entry per source node that executed something or should compute something, most cycles first.
 
     `cycles` is the node's share of the total (they sum to it); `array_cycles` is the array's streaming time in it;
@@ -96,8 +97,8 @@ def _nodes(program: Program, machine: Machine, timing: Timing, counters: Counter
     array = np.where(counters.rows > 0, timing.occupied, 0.0)
     columns = {
         "cycles": per_node(timing.span), "array_cycles": per_node(array), "macs_array": per_node(counters.macs),
-        "read": per_node(counters.dram_read), "write": per_node(counters.dram_write), "energy_mj": per_node(spent.by_command),
-        "scatter_adds": per_node(counters.scatter_adds),
+        "read": per_node(counters.dram_read), "write": per_node(counters.dram_write),
+        "energy_mj": per_node(spent.by_command), "scatter_adds": per_node(counters.scatter_adds),
     }
     inside = _array_span(timing, counters, index, size)
     rows: list[dict[str, Any]] = []
@@ -115,7 +116,7 @@ def _nodes(program: Program, machine: Machine, timing: Timing, counters: Counter
             "array_cycles": round(columns["array_cycles"][number]),
             "macs_array": round(columns["macs_array"][number]),
             "scatter_adds": round(columns["scatter_adds"][number]),
-            "occupancy": columns["array_cycles"][number] / inside[number] if inside[number] else 0.0,
+            "occupancy": float(columns["array_cycles"][number] / inside[number]) if inside[number] else 0.0,
             "dram_bytes": {"read": round(columns["read"][number]), "write": round(columns["write"][number])},
             "energy_mj": columns["energy_mj"][number],
         }

@@ -49,7 +49,7 @@ class Slices:
 
 
 def choose(timing: Timing, window: tuple[float, float] | None = None, limit: int = LIMIT) -> Slices:
-    """Commands that overlap `window` (cycles), at most `limit` of them: the longest, since the others draw as hairlines."""
+    """Commands that overlap `window` (cycles), at most `limit` of them: the longest; others would draw as hairlines."""
     engine = timing.work.table[:, Col.ENGINE]
     start, end = timing.start, np.maximum(timing.end, timing.start).copy()
     keep = engine > 0
@@ -175,7 +175,8 @@ def _perfetto(slices: Slices, curves: list[Curve], names: dict[int, tuple[str, s
     builder = TraceProtoBuilder()
     for i, command in enumerate(slices.command.tolist()):
         pc = int(timing.trace.pc[command])
-        for moment, kind in ((slices.start[i], TrackEvent.TYPE_SLICE_BEGIN), (slices.end[i], TrackEvent.TYPE_SLICE_END)):
+        ends = (slices.start[i], TrackEvent.TYPE_SLICE_BEGIN), (slices.end[i], TrackEvent.TYPE_SLICE_END)
+        for moment, kind in ends:
             packet = builder.add_packet()
             packet.timestamp = round(float(moment) * nanos)
             packet.trusted_packet_sequence_id, packet.sequence_flags = sequence, 2

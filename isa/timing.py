@@ -54,10 +54,6 @@ class Timing:
         """Seconds at the machine's clock."""
         return self.cycles / self.clock_hz
 
-    def stalls_by_cause(self) -> dict[str, int]:
-        """Stall cycles summed over engines, without `issue` (an engine without a command does not stall)."""
-        return {cause: sum(self.stalls[e][cause] for e in ENGINES) for cause in CAUSES if cause != "issue"}
-
 
 def parameters(machine: Machine, array: str, work: Work) -> NDArray[np.float64]:
     """The kernel's figures, in the order of `Par`."""
@@ -97,17 +93,17 @@ def simulate(program: Program, machine: Machine, counts: DynamicCounts | None = 
     extent = trace.tiles[:, 0] + 4 * ((trace.tiles[:, 1] - 1) * trace.tiles[:, 3] + trace.tiles[:, 2])
     if int(extent.max(initial=0)) > machine.buffers.output.bytes:
         raise IsaError("timing.buffer", f"a tile ends at byte {int(extent.max())} of the output buffer, which has "
-                       f"{machine.buffers.output.bytes} on {machine.name!r}", hint="compile for this hardware description")
+                       f"{machine.buffers.output.bytes} on {machine.name!r}", hint="compile for this description")
     work = lower(trace, machine, counts)
     state = _state(work, machine, array)
     stuck, now = run(state)
     if stuck >= 0:
-        raise IsaError("timing.deadlock", f"no progress from cycle {int(now)}: a queue of {machine.queue_depth} loads is full, "
-                       "staging is full, and what would consume it is issued later", where=_where(program, trace, stuck),
-                       hint="issue consumers sooner, or raise queue_depth")
+        raise IsaError("timing.deadlock", f"no progress from cycle {int(now)}: a queue of {machine.queue_depth} loads "
+                       "is full, staging is full, and what would consume it is issued later",
+                       where=_where(program, trace, stuck), hint="issue consumers sooner, or raise queue_depth")
     total = round(now)
     busy, stalls = _whole(state, trace, total)
-    times = {name: np.ascontiguousarray(state.times[:, Time[name.upper()]]) for name in ("issue", "start", "end", "span")}
+    times = {time.name.lower(): state.times[:, time].copy() for time in (Time.ISSUE, Time.START, Time.END, Time.SPAN)}
     return Timing(array, total, machine.clock_hz, busy, stalls, **times, occupied=state.times[:, Time.WORK].copy(),
                   scatter_cycles=float(state.misc[Misc.EXTRA]), trace=trace, work=work)
 

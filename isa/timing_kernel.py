@@ -94,7 +94,8 @@ class Misc(IntEnum):
     """First entries of the parts of `State.misc`; `Par` come first."""
 
     EXTRA = 16
-    """Scatter cycles; scatter of the pass before last, of the last; start of the last pass; items up to the open `fwd`."""
+    """Scatter cycles; end of scatter of the pass before last, of the last; start of the last pass; items up to an
+    open `fwd`."""
     HELD = 24
     """Per channel: bytes in staging, latest time at which room was given back."""
     CURSOR = 28
@@ -131,6 +132,10 @@ class State(NamedTuple):
 
 
 RING: Final = 8192
+"""Slices of a channel that may be in staging."""
+compiled: Final[Any] = nb.njit(cache=True, error_model="numpy")
+_int: Final[Any] = np.int64
+"""Arguments of compiled functions pass through it: a literal would compile another copy of the function."""
 _LDA, _LDW, _MXU, _VEC, _SIC, _SEC, _ST = 1, 2, 3, 4, 5, 6, 7
 _EPS: Final = 1e-6
 _KIND, _ENGINE, _SLOTS, _DST, _A, _B, _RMW, _ROWS, _COLS = (int(c) for c in list(Col)[:9])
@@ -148,7 +153,7 @@ assert [int(k) for k in Kind] == list(range(10)) and [int(i) for i in _I] == lis
 assert len(Par) <= Misc.EXTRA and Misc.STALL + 8 * len(Cause) == Misc.SIZE
 
 
-@nb.njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def _slices(s: Any, c: int) -> int:
     """Slices of a stream item."""
     t = s.table
@@ -158,7 +163,7 @@ def _slices(s: Any, c: int) -> int:
     return t[c, _SLICES]
 
 
-@nb.njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def _begin(s: Any, e: int, issue: float, start: float, cause: int) -> None:
     """Account for an engine's gap up to `start`: no command until `issue`, then `cause`."""
     idle = min(start, issue) - s.misc[_CURSOR + e]
@@ -169,7 +174,7 @@ def _begin(s: Any, e: int, issue: float, start: float, cause: int) -> None:
         s.misc[_STALL + 10 * e + cause] += wait
 
 
-@nb.njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def _advance(s: Any, ch: int, force: int) -> bool:
     """Time the next slice of channel `ch`; False if nothing is open or staging is full of unconsumed slices.
 
@@ -204,17 +209,18 @@ def _advance(s: Any, ch: int, force: int) -> bool:
         bytes_ = float(elements * t[c, _BYTES])
         stage = 2.0 * elements
     capacity = s.misc[_STAGE_ACT + ch]
-    while (s.misc[_HELD + 2 * ch + 0] > 0.0 and s.misc[_HELD + 2 * ch + 0] + stage > capacity) or state[_ALLOC] - state[_RECLAIM] >= RING:
+    held = _HELD + 2 * ch
+    while (s.misc[held] > 0.0 and s.misc[held] + stage > capacity) or state[_ALLOC] - state[_RECLAIM] >= RING:
         if state[_RECLAIM] == state[_TAKEN]:
             if force > 0 and state[_ALLOC] - state[_RECLAIM] < RING:
                 break
             return False
         r = state[_RECLAIM] % RING
-        s.misc[_HELD + 2 * ch + 1] = max(s.misc[_HELD + 2 * ch + 1], s.ring[4 + ch, r])
-        s.misc[_HELD + 2 * ch + 0] -= s.ring[2 + ch, r]
+        s.misc[held + 1] = max(s.misc[held + 1], s.ring[4 + ch, r])
+        s.misc[held] -= s.ring[2 + ch, r]
         state[_RECLAIM] += 1
     e = t[c, _ENGINE]
-    room = s.misc[_HELD + 2 * ch + 1]
+    room = s.misc[held + 1]
     if kind == _FORWARD:
         start = max(s.misc[_CURSOR + e], room)
         s.misc[_STALL + 10 * e + _ROOM_C] += start - s.misc[_CURSOR + e]
@@ -243,7 +249,7 @@ def _advance(s: Any, ch: int, force: int) -> bool:
     r = state[_ALLOC] % RING
     s.ring[ch, r] = arrival
     s.ring[2 + ch, r] = stage
-    s.misc[_HELD + 2 * ch + 0] += stage
+    s.misc[held] += stage
     state[_ALLOC] += 1
     state[_SLICE] += 1
     if state[_SLICE] == _slices(s, c):
@@ -259,17 +265,17 @@ def _advance(s: Any, ch: int, force: int) -> bool:
     return True
 
 
-@nb.njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def _arrived(s: Any, ch: int) -> float:
     """Arrival of the next slice to be consumed; negative if it can never come."""
     state = s.channel[ch]
     while state[_ALLOC] <= state[_TAKEN]:
-        if not _advance(s, ch, np.int64(0)):
+        if not _advance(s, ch, _int(0)):
             return -1.0
     return s.ring[ch, state[_TAKEN] % RING]
 
 
-@nb.njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def _take(s: Any, ch: int, time: float) -> None:
     """The slice at the head is consumed; its room is free from `time` on."""
     state = s.channel[ch]
@@ -277,13 +283,13 @@ def _take(s: Any, ch: int, time: float) -> None:
     state[_TAKEN] += 1
 
 
-@nb.njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def _mark_read(s: Any, w: int, time: float) -> None:
     if w >= 0 and s.win[2, w] < time:
         s.win[2, w] = time
 
 
-@nb.njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def _ready(s: Any, w: int, writing: int, array: int) -> float:
     """When a window may be touched: after all overlapping writes, and for a write after all overlapping reads.
 
@@ -303,7 +309,7 @@ def _ready(s: Any, w: int, writing: int, array: int) -> float:
     return time
 
 
-@nb.njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def _mma(s: Any, c: int) -> bool:
     """All passes of one matrix command; False if a stream can never deliver."""
     t, misc = s.table, s.misc
@@ -311,23 +317,23 @@ def _mma(s: Any, c: int) -> bool:
     dense = t[c, _UNIQUE] < 0
     pipelined = misc[_PIPELINED] > 0.0
     chunk, across, array_rows = int(misc[_CHUNK]), int(misc[_ACOLS]), int(misc[_AROWS])
-    ready = max(issue, _ready(s, t[c, _DST], np.int64(1), np.int64(1)))
+    ready = max(issue, _ready(s, t[c, _DST], _int(1), _int(1)))
     feed = _STREAM_C if t[s.items[0, t[c, _POP_A]], _KIND] == _FORWARD else _DRAM_C
     scatter = math.ceil(rows / misc[_SCATTER_ROWS])
     deep = -(-t[c, _DEPTH] // t[c, _WIDTH])
     done = ready
     first = True
     for k in range(t[c, _SLICES]):
-        act = _arrived(s, np.int64(0))
+        act = _arrived(s, _int(0))
         if act < 0.0:
             return False
         if k >= deep:
-            _take(s, np.int64(0), max(act, s.misc[_CURSOR + _MXU]))
+            _take(s, _int(0), max(act, s.misc[_CURSOR + _MXU]))
             continue
         vectors = rows if dense else s.unique[t[c, _UNIQUE] + k]
         tall = -(-min(t[c, _WIDTH], t[c, _DEPTH] - k * t[c, _WIDTH]) // array_rows)
         for block in range(-(-cols // chunk)):
-            wgt = _arrived(s, np.int64(1))
+            wgt = _arrived(s, _int(1))
             if wgt < 0.0:
                 return False
             loaded = 0.0
@@ -349,7 +355,7 @@ def _mma(s: Any, c: int) -> bool:
                 if pipelined and cause == _WEIGHT_C:
                     hidden = min(start - base, float(array_rows))
                     s.misc[_STALL + 10 * _MXU + _FILL_C] += hidden
-                _begin(s, np.int64(_MXU), issue, start - hidden, np.int64(cause))
+                _begin(s, _int(_MXU), issue, start - hidden, _int(cause))
                 if first:
                     s.times[c, _START_T] = start
                     first = False
@@ -372,8 +378,8 @@ def _mma(s: Any, c: int) -> bool:
                     s.misc[_EXTRA + 2] = max(s.misc[_EXTRA + 2], out) + scatter
                     s.misc[_EXTRA + 0] += scatter
                     done = max(done, s.misc[_EXTRA + 2])
-            _take(s, np.int64(1), loaded)
-        _take(s, np.int64(0), s.misc[_CURSOR + _MXU])
+            _take(s, _int(1), loaded)
+        _take(s, _int(0), s.misc[_CURSOR + _MXU])
     if first:
         s.times[c, _START_T] = ready
     s.times[c, _END_T] = done
@@ -382,14 +388,14 @@ def _mma(s: Any, c: int) -> bool:
     return True
 
 
-@nb.njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def _stream(s: Any, e: int, c: int, item: int, cost: float) -> bool:
     """Take an item of the activation stream slice by slice at `cost` cycles an element."""
     t = s.table
     source = s.items[0, item]
     feed = _STREAM_C if t[source, _KIND] == _FORWARD else _DRAM_C
     for k in range(t[source, _SLICES]):
-        act = _arrived(s, np.int64(0))
+        act = _arrived(s, _int(0))
         if act < 0.0:
             return False
         start = max(s.misc[_CURSOR + e], act)
@@ -398,35 +404,35 @@ def _stream(s: Any, e: int, c: int, item: int, cost: float) -> bool:
         s.misc[_BUSY + e] += elements * cost
         s.times[c, _WORK_T] += elements * cost
         s.misc[_CURSOR + e] = start + elements * cost
-        _take(s, np.int64(0), s.misc[_CURSOR + e])
+        _take(s, _int(0), s.misc[_CURSOR + e])
     return True
 
 
-@nb.njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def _vector(s: Any, c: int) -> bool:
     """A vector command: operands ready, then elements at the cost of its slowest unit, plus the pipeline's depth."""
     t, issue = s.table, s.times[c, _ISSUE_T]
     while s.misc[_EXTRA + 4] > s.channel[0, _ITEM]:  # a `fwd` is still open: its engine is this one
-        if not _advance(s, np.int64(0), np.int64(1)):
+        if not _advance(s, _int(0), _int(1)):
             return False
-    yes, no = np.int64(1), np.int64(0)
+    yes, no = _int(1), _int(0)
     ready = max(_ready(s, t[c, _DST], yes, no), max(_ready(s, t[c, _A], no, no), _ready(s, t[c, _B], no, no)))
     start = max(max(s.misc[_CURSOR + _VEC], issue), ready)
-    _begin(s, np.int64(_VEC), issue, start, np.int64(_TILE_C))
+    _begin(s, _int(_VEC), issue, start, _int(_TILE_C))
     s.times[c, _START_T] = s.misc[_CURSOR + _VEC] = start
     if t[c, _KIND] == _FORWARD:
         s.misc[_EXTRA + 4] = s.channel[0, _ISSUED]
         while s.misc[_EXTRA + 4] > s.channel[0, _ITEM]:
-            if not _advance(s, np.int64(0), np.int64(0)):
+            if not _advance(s, _int(0), _int(0)):
                 break
         return True
     before = s.times[c, _WORK_T]
     total = t[c, _ROWS] * t[c, _COLS] * s.times[c, _COST_T]
     if t[c, _POP_A] >= 0:
         single = t[c, _POP_B] < 0
-        if not _stream(s, np.int64(_VEC), c, t[c, _POP_A], s.times[c, _COST_T] if single else s.misc[_LDCOST]):
+        if not _stream(s, _int(_VEC), c, t[c, _POP_A], s.times[c, _COST_T] if single else s.misc[_LDCOST]):
             return False
-    if t[c, _POP_B] >= 0 and not _stream(s, np.int64(_VEC), c, t[c, _POP_B], s.times[c, _COST_T]):
+    if t[c, _POP_B] >= 0 and not _stream(s, _int(_VEC), c, t[c, _POP_B], s.times[c, _COST_T]):
         return False
     rest = max(total - (s.times[c, _WORK_T] - before), 0.0)
     whole = math.ceil(s.misc[_CURSOR + _VEC] + rest - _EPS) + s.misc[_VPIPE]
@@ -440,12 +446,12 @@ def _vector(s: Any, c: int) -> bool:
     return True
 
 
-@nb.njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def _writer(s: Any, c: int, fence: float) -> bool:
     """st, st.idx, sic, sec.*: start after tile and fence, occupy the engine, move bytes to DRAM."""
     t, e, issue = s.table, s.table[c, _ENGINE], s.times[c, _ISSUE_T]
     kind, rows = t[c, _KIND], t[c, _ROWS]
-    ready = _ready(s, t[c, _A], np.int64(0), np.int64(0))
+    ready = _ready(s, t[c, _A], _int(0), _int(0))
     start = max(max(s.misc[_CURSOR + e], issue), max(ready, fence))
     _begin(s, e, issue, start, _TILE_C if ready >= fence else _FENCE_C)
     s.times[c, _START_T] = start
@@ -486,16 +492,16 @@ def _writer(s: Any, c: int, fence: float) -> bool:
     return True
 
 
-@nb.njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def run(s: Any) -> tuple[int, float]:
     """Time every command. Returns (-1, total cycles), or (command, now) where nothing can make progress any more."""
     t = s.table
     count = len(t)
     depth = int(s.misc[_QDEPTH])
     queue = s.queue
-    now, last_slot, frontier = -1.0, np.int64(-1), 0.0
+    now, last_slot, frontier = -1.0, _int(-1), 0.0
     fence_act, fence_wgt, fence_store, all_writes = 0.0, 0.0, 0.0, 0.0
-    pending_act, pending_wgt = np.int64(0), np.int64(0)
+    pending_act, pending_wgt = _int(0), _int(0)
     for c in range(count):
         step = now + (t[c, _SLOTS] - last_slot)
         last_slot = t[c, _SLOTS]
@@ -516,7 +522,7 @@ def run(s: Any) -> tuple[int, float]:
         if queue[e, depth] >= depth:
             oldest = queue[e, queue[e, depth] % depth]
             while s.times[oldest, _START_T] < 0.0:
-                if not _advance(s, np.int64(0 if e == _LDA else 1), np.int64(0)):
+                if not _advance(s, _int(0 if e == _LDA else 1), _int(0)):
                     return c, now
             if s.times[oldest, _START_T] > now:
                 s.misc[_STALL + 10 * 0 + _QUEUE_C] += s.times[oldest, _START_T] - now
@@ -526,7 +532,7 @@ def run(s: Any) -> tuple[int, float]:
         s.times[c, _ISSUE_T] = now
         s.times[c, _START_T] = -1.0
         good = True
-        if kind == _LOAD or kind == _WEIGHT:
+        if kind in (_LOAD, _WEIGHT):
             s.times[c, _FENCE_T] = fence_act if kind == _LOAD else fence_wgt
             s.channel[0 if kind == _LOAD else 1, _ISSUED] += 1
             s.times[c, _END_T] = -1.0
@@ -540,14 +546,14 @@ def run(s: Any) -> tuple[int, float]:
             s.times[c, _END_T] = -1.0
             # Loads before it hold their place in the stream; they are timed first, even beyond staging.
             while s.channel[0, _ITEM] < s.channel[0, _ISSUED] - 1:
-                if not _advance(s, np.int64(0), np.int64(1)):
+                if not _advance(s, _int(0), _int(1)):
                     return c, now
             good = _vector(s, c)
         else:
             barrier = fence_store
             for ch, pending in ((0, pending_act), (1, pending_wgt)):
                 while s.channel[ch, _ITEM] < pending:
-                    if not _advance(s, np.int64(ch), np.int64(1)):
+                    if not _advance(s, _int(ch), _int(1)):
                         return c, now
                 if pending > 0:
                     barrier = max(barrier, s.times[s.items[ch, pending - 1], _END_T] + s.misc[_LATENCY])
@@ -559,7 +565,7 @@ def run(s: Any) -> tuple[int, float]:
             s.times[c, _SPAN_T] += s.times[c, _END_T] - frontier
             frontier = s.times[c, _END_T]
     for ch in range(2):
-        while _advance(s, np.int64(ch), np.int64(1)):
+        while _advance(s, _int(ch), _int(1)):
             pass
         if s.channel[ch, _ISSUED] > 0:
             frontier = max(frontier, s.times[s.items[ch, s.channel[ch, _ISSUED] - 1], _END_T])

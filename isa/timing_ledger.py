@@ -18,6 +18,7 @@ BUCKET_CYCLES: Final = 128
 _BITS: Final = 17
 _MASK: Final = (1 << _BITS) - 1
 _FULL: Final = 1e-6
+compiled: Final[Any] = nb.njit(cache=True, error_model="numpy")
 
 
 def new_ledger() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -28,7 +29,7 @@ def new_ledger() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     return np.zeros(1 << _BITS), buckets
 
 
-@nb.njit(cache=True, error_model="numpy", _nrt=False)
+@compiled
 def book(used: Any, buckets: Any, rate: float, time: float, amount: float) -> float:
     """Book `amount` bytes from `time` on at `rate` bytes a cycle; returns the time at which the last byte has moved.
 

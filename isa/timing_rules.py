@@ -89,8 +89,8 @@ _COLUMNS: Final = len(Col)
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The lowered trace: `table` [n, len(Col)] int64, `cost` [n] float64 (engine cycles per element; sic and sec: per slot
-    or in all), `uses` [n, units] passes of one element through each SFU unit, unique counts and tile windows."""
+    """The lowered trace: `table` [n, len(Col)] int64, `cost` [n] float64 (cycles of an element; of a slot for sic, in
+    all for sec), `uses` [n, units] passes of one element through each SFU unit, unique counts and tile windows."""
 
     table: Ints
     cost: NDArray[np.float64]
@@ -204,7 +204,8 @@ def _load(low: Lowering, cls: type[Insn], rows: Ints) -> None:
         item = sizes[low.config("cfg.conv.in", rows, "dtype")]
     else:
         cols, item = low.field(cls, rows, "cols"), low.dtype_bytes(cls, rows)
-    low.put(rows, KIND=Kind.LOAD, ROWS=height, COLS=cols, WIDTH=width, SLICES=-(-cols // width), ITEM_BYTES=item, LEAD=lead)
+    low.put(rows, KIND=Kind.LOAD, ROWS=height, COLS=cols, WIDTH=width, SLICES=-(-cols // width), ITEM_BYTES=item,
+            LEAD=lead)
 
 
 @rule("ld.wgt")
@@ -297,7 +298,7 @@ def _store(low: Lowering, cls: type[Insn], rows: Ints) -> None:
 
 def _require(present: bool, low: Lowering, cls: type[Insn]) -> None:
     if not present:
-        raise IsaError("timing.engine", f"{cls.mnemonic} needs a concentrator that target {low.machine.name!r} does not have",
+        raise IsaError("timing.engine", f"{cls.mnemonic} needs a concentrator; {low.machine.name!r} has none",
                        hint="compile with --concentrate none, or for the target `focus`")
 
 
@@ -312,7 +313,8 @@ def lower(trace: Trace, machine: Machine, counts: DynamicCounts | None) -> Work:
     for col in (Col.DST, Col.A, Col.B, Col.UNIQUE, Col.POP_A, Col.POP_B, Col.POP_W, Col.ITEM):
         table[:, col] = -1
     table[:, Col.SLOT] = trace.slot
-    low = Lowering(trace, machine, table, np.zeros(count), np.zeros((count, len(SFU_UNITS)), np.int64), windows(trace.tiles))
+    uses = np.zeros((count, len(SFU_UNITS)), np.int64)
+    low = Lowering(trace, machine, table, np.zeros(count), uses, windows(trace.tiles))
     for opcode in np.unique(trace.op).tolist():
         cls = INSNS[opcode]
         rows = np.flatnonzero(trace.op == opcode).astype(np.int64)
@@ -330,7 +332,8 @@ def lower(trace: Trace, machine: Machine, counts: DynamicCounts | None) -> Work:
 def _position_lists(low: Lowering) -> None:
     """The first SIC or SEC command after a new `cfg.pos` reads its position list: 4 bytes a row."""
     kinds = low.table[:, Col.KIND]
-    users = np.flatnonzero((kinds == Kind.CONCENTRATE) | (low.trace.op == BY_MNEMONIC["sec.topk"].opcode)).astype(np.int64)
+    readers = (kinds == Kind.CONCENTRATE) | (low.trace.op == BY_MNEMONIC["sec.topk"].opcode)
+    users = np.flatnonzero(readers).astype(np.int64)
     cls = BY_MNEMONIC["cfg.pos"]
     at = np.flatnonzero(low.trace.op == cls.opcode)
     if not len(users) or not len(at):
@@ -338,9 +341,9 @@ def _position_lists(low: Lowering) -> None:
     address, count = low.field(cls, at, "addr"), low.field(cls, at, "count")
     plain = low.field(cls, at, "identity") == 0
     fresh = plain & np.concatenate(([True], (np.diff(address) != 0) | (np.diff(count) != 0)))
-    readers = np.searchsorted(users, at[fresh])
-    here = readers < len(users)
-    low.table[users[readers[here]], Col.LEAD] = 4 * count[fresh][here]
+    reader = np.searchsorted(users, at[fresh])
+    here = reader < len(users)
+    low.table[users[reader[here]], Col.LEAD] = 4 * count[fresh][here]
 
 
 def _match(low: Lowering) -> tuple[Ints, Ints]:
@@ -383,12 +386,15 @@ def _match(low: Lowering) -> tuple[Ints, Ints]:
     table[fed, Col.WIDTH] = table[mmas, Col.WIDTH]
     spare = wgts[len(mmas):]
     table[spare, Col.WIDTH] = low.machine.array.rows
-    wrong = np.flatnonzero((table[feeder, Col.COLS] < table[mmas, Col.DEPTH]) | (table[fed, Col.COLS] != table[mmas, Col.COLS])
-                           | (table[feeder, Col.ROWS] != table[mmas, Col.ROWS]))
+    wrong = np.flatnonzero((table[feeder, Col.COLS] < table[mmas, Col.DEPTH])
+                           | (table[feeder, Col.ROWS] != table[mmas, Col.ROWS])
+                           | (table[fed, Col.COLS] != table[mmas, Col.COLS])
+                           | (table[fed, Col.DEPTH] != table[mmas, Col.DEPTH]))
     if wrong.size:
         at = int(mmas[wrong[0]])
-        shapes = [(int(table[i, Col.ROWS]), int(table[i, Col.COLS])) for i in (feeder[wrong[0]], at)]
-        raise IsaError("timing.shape", f"mma of {shapes[1][0]} x {shapes[1][1]}, k={int(table[at, Col.DEPTH])} takes activations of "
-                       f"{shapes[0][0]} x {shapes[0][1]} and {int(table[fed[wrong[0]], Col.COLS])} weight columns",
+        act, wgt = table[feeder[wrong[0]]], table[fed[wrong[0]]]
+        raise IsaError("timing.shape", f"mma of {table[at, Col.ROWS]} x {table[at, Col.COLS]}, k={table[at, Col.DEPTH]}"
+                       f" takes activations of {act[Col.ROWS]} x {act[Col.COLS]} and weights of {wgt[Col.DEPTH]} x "
+                       f"{wgt[Col.COLS]}",
                        f"command {at} (pc {int(trace.pc[at])})")
     return acts, wgts

@@ -5,7 +5,7 @@ Everything here follows from the trace and the recorded counts alone; no cycle i
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numba as nb
 import numpy as np
@@ -19,6 +19,7 @@ from focusc.isa.sequencer import Trace
 __all__ = ["Windows", "match_stream", "resolve_unique", "windows"]
 
 Ints = NDArray[np.int64]
+compiled: Final[Any] = nb.njit(cache=True)
 
 
 class Windows(NamedTuple):
@@ -54,21 +55,20 @@ def windows(tiles: Ints) -> Windows:
     return Windows(inverse.astype(np.int32), start, others)
 
 
-@nb.njit(cache=True)
+@compiled
 def _overlaps(off: Ints, rows: Ints, cols: Ints, pitch: Ints) -> Any:
     """CSR lists of overlapping windows; offsets in elements."""
     count = len(off)
     order = np.argsort(off)
     end = off + (rows - 1) * pitch + cols
     start = np.zeros(count + 1, np.int64)
+    others = np.empty(0, np.int32)
+    cursor = start[:count].copy()
     for fill in range(2):
         if fill:
             for i in range(count):
                 start[i + 1] += start[i]
             others = np.empty(start[count], np.int32)
-            cursor = start[:count].copy()
-        else:
-            others = np.empty(0, np.int32)
             cursor = start[:count].copy()
         for x in range(count):
             i = order[x]
@@ -112,15 +112,15 @@ def match_stream(pushes: Ints, pops: Ints, pcs: NDArray[np.int32], what: str) ->
 def resolve_unique(trace: Trace, counts: DynamicCounts | None) -> tuple[NDArray[np.int32], Ints, Ints]:
     """Unique vectors of every slot of every executed `sic` and `ld.conc`.
 
-    Returns (flat counts, command numbers, offset of each command's first slot). Loads find the count that the last `sic`
-    left in a block by the block's address, or in the recorded partial loads where they load fewer rows.
+    Returns (flat counts, command numbers, offset of each command's first slot). Loads find the count that the last
+    `sic` left in a block by the block's address, or in the recorded partial loads where they load fewer rows.
     Raises IsaError if counts are needed and absent, or a block was never written.
     """
     ops = np.flatnonzero((trace.op == Sic.opcode) | (trace.op == LdConc.opcode))
     if not ops.size:
         return np.zeros(0, np.int32), ops.astype(np.int64), np.zeros(0, np.int64)
     if counts is None:
-        raise IsaError("timing.counts", "the program concentrates (`sic`), so its timing depends on unique-vector counts",
+        raise IsaError("timing.counts", "the program concentrates (`sic`), so its timing depends on unique counts",
                        hint="run it, or give a recorded trace")
     load = trace.op[ops] == LdConc.opcode
     sic_fields, load_fields = list(Sic.fields), list(LdConc.fields)
@@ -159,7 +159,7 @@ def _ramp(lengths: Ints) -> Ints:
     return np.arange(int(ends[-1]) if len(ends) else 0) - np.repeat(ends - lengths, lengths)
 
 
-@nb.njit(cache=True)
+@compiled
 def _resolve(load: Any, address: Any, block: Any, slots: Any, rows: Any, known: Any, sic_unique: Any,
              part_start: Any, part_unique: Any, flat: Any) -> tuple[int, int]:
     """Fill `flat`; returns (index of the first unresolvable command or -1, partial loads used)."""
