@@ -1,4 +1,4 @@
-"""The backend's part of a compilation: tile, plan memory, generate code."""
+"""The backend's part of a compilation: tile, plan memory, place fences, generate code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ RunPasses = Callable[[Module, str], Module]
 def pipeline(target: str, options: Mapping[str, Any]) -> str:
     """Pipeline text of the target's passes."""
     given = "".join(f",{key}={value}" for key, value in options.items() if value)
-    return f"tile{{target={target}{given}}},plan-memory"
+    return f"tile{{target={target}{given}}},plan-memory,place-fences"
 
 
 def compile_module(

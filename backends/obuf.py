@@ -41,6 +41,11 @@ class Placement:
     def __getitem__(self, value: Value) -> Class:
         return self.classes[value]
 
+    def move(self, base: int) -> None:
+        """Shift everything by `base` bytes."""
+        for cls in {id(c): c for c in self.classes.values()}.values():
+            cls.offset += base
+
 
 def pitch(type_: TileType) -> int:
     """Elements from one row of a tile to the next."""

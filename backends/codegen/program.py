@@ -42,7 +42,7 @@ class _Generator:
         self.sites: dict[tuple[int, str], int] = {}
         self.site_table: list[dict[str, Any]] = []
         self.state: dict[str, Insn] = {}
-        self.obuf_peak = 0
+        self.obuf_peak = self.obuf_next = 0
 
     def run(self, meta: dict[str, Any]) -> Program:
         const = self._constants()
@@ -168,8 +168,13 @@ class _Generator:
         channels = fence.attrs["channels"]
         self._emit(isa.Fence(**dict.fromkeys(channels, 1)), fence.loc)
         self._configure(rest)
-        place = Planner(rest, self.machine.buffers.output.bytes).plan()
-        self.obuf_peak = max(self.obuf_peak, place.peak)
+        capacity = self.machine.buffers.output.bytes
+        place = Planner(rest, capacity).plan()
+        # Kernels take turns in the buffer where they fit side by side, so that one need not wait for the last to drain.
+        base = self.obuf_next if self.obuf_next + place.peak <= capacity else 0
+        place.move(base)
+        self.obuf_next = base + place.peak
+        self.obuf_peak = max(self.obuf_peak, self.obuf_next)
         KernelCode(self._emit, self.buffers.__getitem__, self._site).run(rest, place)
 
     def _configure(self, ops: list[Op]) -> None:

@@ -1,4 +1,4 @@
-"""Embedding, concatenation, slices and reshapes: mostly windows of existing buffers, copies where nothing else helps."""
+"""Embedding, concatenation, slices and reshapes: mostly windows of existing buffers, else copies."""
 
 from __future__ import annotations
 

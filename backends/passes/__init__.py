@@ -1,1 +1,1 @@
-"""Passes that know the target: `tile` (nn level to tile level) and `plan-memory` (DRAM addresses)."""
+"""Passes that know the target: `tile` (nn level to tile level), `plan-memory` (DRAM addresses), `place-fences`."""
