@@ -43,6 +43,8 @@ class SicEvent:
     count: int
     links: NDArray[np.int32]
     unique: NDArray[np.int32]
+    x: F32
+    """The tile's values [rows, cols] that were compared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,7 +305,8 @@ class State:
             self._forget(next(iter(self._conc_tiles.values())))
         self.counts.add(roots, site, rows, len(positions))
         if self.observe is not None:
-            self.observe(SicEvent(self.pc, site, row0, first, len(positions), links, unique))
+            x: F32 = np.ndarray((rows, cols), np.float32, flat, 4 * offset, (4 * pitch, 4)).copy()
+            self.observe(SicEvent(self.pc, site, row0, first, len(positions), links, unique, x))
 
     def _write_blocks(self, low: int, slots: int, rows: int, block: int, head: int, unique: NDArray[np.int32],
                       maps: NDArray[np.uint16]) -> None:
