@@ -178,6 +178,8 @@ def _exact(base_shape: tuple[int, ...], order: list[Factor], axes: Sequence[Axis
     """A permutation of the base's axes that gives exactly these output axes, unit axes included."""
     wide = [i for i, d in enumerate(base_shape) if d != 1]
     units = iter(i for i, d in enumerate(base_shape) if d == 1)
+    if sum(not axis for axis in axes) != len(base_shape) - len(wide):
+        return None
     perm: list[int] = []
     for axis in axes:
         factor = merged(axis)

@@ -17,7 +17,7 @@ def fuse_patch_embed(module: Module, stats: Stats) -> Module:
     The result is [N, positions, channels]; a transpose and reshape restore the channel-major form, and cancel against
     the model's own ones in `canonicalise`.
     """
-    return rewrite(module, stats, [bias, convolution])
+    return rewrite(rewrite(module, stats, [bias]), stats, [convolution])
 
 
 def bias(op: Op, rewriter: Rewriter) -> str | None:

@@ -50,7 +50,8 @@ def gain(op: Op, rewriter: Rewriter) -> str | None:
         if norm is None or x.use_count != 1 or not row_constant(row, shape_of(x)[-1]):
             continue
         b = rewriter.builder_before(op)
-        gamma, made = b.emit("tensor.reshape", row, shape=shape_of(x)[-1:]), producer(norm.operands[1], "tensor.constant")
+        gamma = b.emit("tensor.reshape", row, shape=shape_of(x)[-1:])
+        made = producer(norm.operands[1], "tensor.constant")
         if made is None or not (made.attrs["value"].array == 1).all():
             gamma = b.emit("tensor.mul", norm.operands[1], gamma)
         rewriter.replace_with(op, "nn.rms_norm", norm.operands[0], gamma, eps=norm.attrs["eps"])

@@ -40,11 +40,11 @@ def whole(op: Op, rewriter: Rewriter) -> str | None:
 
 def rotation(value: Value, x: Value) -> bool | None:
     """False if the value is concat(-high half, low half) of x's last axis, True if the same by pairs, else None."""
-    width = shape_of(x)[-1]
+    width, rank = shape_of(x)[-1], len(shape_of(x))
     if width % 2 or shape_of(value) != shape_of(x):
         return None
     joined = producer(value, "tensor.concat")
-    if joined is not None and len(joined.operands) == 2 and joined.attrs["axis"] % len(shape_of(x)) == len(shape_of(x)) - 1:
+    if joined is not None and len(joined.operands) == 2 and joined.attrs["axis"] % rank == rank - 1:
         low, high = range(width // 2), range(width // 2, width)
         if _negated(joined.operands[0], x, high) and _part(joined.operands[1], x, low):
             return False
@@ -52,7 +52,7 @@ def rotation(value: Value, x: Value) -> bool | None:
     joined = producer(base, "tensor.concat")
     if joined is None or len(joined.operands) != 2 or shape_of(base) != (*shape_of(x)[:-1], width // 2, 2):
         return None
-    if joined.attrs["axis"] % (len(shape_of(x)) + 1) != len(shape_of(x)):
+    if joined.attrs["axis"] % (rank + 1) != rank:
         return None
     odd, even = range(1, width, 2), range(0, width, 2)
     return True if _negated(joined.operands[0], x, odd) and _part(joined.operands[1], x, even) else None
@@ -107,7 +107,8 @@ def halves(op: Op, rewriter: Rewriter) -> str | None:
     return None
 
 
-def _is_sum_of_products(total: Op, first: tuple[Value, Value], second: tuple[Value, Value], x: Value, half: int) -> bool:
+def _is_sum_of_products(total: Op, first: tuple[Value, Value], second: tuple[Value, Value], x: Value,
+                        half: int) -> bool:
     """True if `total` is first[0] * first[1] + second[0] * second[1], in any order; slices of x compare by content."""
 
     def same(a: Value, b: Value) -> bool:

@@ -14,7 +14,7 @@ from focusc.ir.rewrite import Rewriter
 
 @defpass("fuse-swiglu", silu="x * sigmoid(x) found", swiglu="silu(gate) * up found")
 def fuse_swiglu(module: Module, stats: Stats) -> Module:
-    """Make `nn.silu` of x * sigmoid(x) in any spelling, and `nn.swiglu` of its product with a value of the same shape."""
+    """Make `nn.silu` of x * sigmoid(x) in any spelling, and `nn.swiglu` of its product with a value of that shape."""
     return rewrite(module, stats, [silu, gated, regrouped])
 
 

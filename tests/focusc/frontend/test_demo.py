@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,7 @@ def test_values_stay_within_1e_5_of_onnxruntime_after_every_pass(demo_onnx: Path
             assert error(module, demo_inputs, expected) <= 1e-5, found.name
 
 
+@cache
 def fused(path: Path) -> Module:
     return PassManager(PIPELINE).run(import_onnx(path))
 
