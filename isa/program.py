@@ -183,6 +183,12 @@ class Program:
         raise IsaError("program.symbol", f"no symbol {name!r}",
                        hint="symbols: " + ", ".join(s.name for s in self.symbols[:20]))
 
+    def line(self, pc: int) -> str:
+        """Assembly text of one instruction, with symbolic addresses."""
+        from focusc.isa.disassembler import address_printer
+
+        return self.insns[pc].text(address_printer(self.symbols))
+
     def node(self, pc: int) -> str:
         """Source node of an instruction as shown to users: module path and ONNX node, or empty."""
         if not 0 <= pc < len(self.debug_index) or self.debug_index[pc] < 0:

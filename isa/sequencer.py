@@ -250,4 +250,4 @@ def _fault(program: Program, status: int, pc: int, column: int, scalars: NDArray
     else:
         fault = Fault("run.runaway", f"the program executes more than {max_commands:,} commands",
                       hint="check the trip counts of its loops, or raise the limit")
-    return fault.at(pc, str(insn), program.node(pc))
+    return fault.at(pc, program.line(pc), program.node(pc))

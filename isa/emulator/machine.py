@@ -141,7 +141,7 @@ class Session:
                     state.pc = pcs[i]
                     execute[op](state, *rows[i][:count[op]])
         except Fault as fault:
-            raise fault.at(pcs[i], str(self.program.insns[pcs[i]]), self.program.node(pcs[i])) from None
+            raise fault.at(pcs[i], self.program.line(pcs[i]), self.program.node(pcs[i])) from None
         self.executed += last - first
         self._next = last
 

@@ -94,7 +94,7 @@ class StrictState(State):
             if queue:
                 clock_pc = queue[0].producer
                 raise Fault("run.leftover", f"{len(queue)} entries are left in the {name} stream at halt",
-                            hint="every load needs one consumer").at(clock_pc[1], str(self.program.insns[clock_pc[1]]),
+                            hint="every load needs one consumer").at(clock_pc[1], self.program.line(clock_pc[1]),
                                                                      self.program.node(clock_pc[1]))
 
     def fence(self, act: int, wgt: int, store: int) -> None:
@@ -168,7 +168,7 @@ class StrictState(State):
         engine = ENGINES[int(self.engine_of[other])]
         channel = {"lda": "act", "ldw": "wgt"}.get(ENGINES[self.engine], "store")
         return Fault("run.race", f"{'reads' if reading else 'writes'} DRAM byte {byte + self.mem.base:#x}, which pc {pc}: "
-                     f"{self.program.insns[pc]} ({engine}) may still be {verb}",
+                     f"{self.program.line(pc)} ({engine}) may still be {verb}",
                      hint=f"nothing orders the two: put `fence {channel}` between them")
 
     def _read(self, addr: int, rows: int, width: int, stride: int) -> None:
