@@ -62,7 +62,9 @@ class Runner:
         done = self._emulator.run(inputs)
         timing = self.time(done.counts, array)
         if timeline is not None:
-            write_timeline(self.program, timing, timeline)
+            from focusc.isa.timeline import write_timeline
+
+            write_timeline(timeline, self.program, self.machine, timing, done.counts)
         outputs = {name: _plain(value) for name, value in done.outputs.items()}
         return Result(outputs, self.stats(done.counts, timing), self.program, done.counts)
 
@@ -96,8 +98,8 @@ def run(
 ) -> Result:
     """Run a program on named arrays and time it on the hardware it was compiled for.
 
-    `array` is the timing model of the systolic array; `strict` adds the emulator's checks (unwritten memory, races, NaN from
-    finite inputs). Raises IsaError for unfit inputs and Fault for a program that goes wrong.
+    `array` is the timing model of the systolic array; `strict` adds the emulator's checks (unwritten memory, races, NaN
+    from finite inputs). Raises IsaError for unfit inputs and Fault for a program that goes wrong.
     """
     loaded = load_program(program) if isinstance(program, (str, os.PathLike)) else program
     return Runner(loaded, strict=strict).run(inputs, array=array, timeline=timeline)
@@ -118,7 +120,9 @@ def simulate(
     runner = Runner(loaded)
     timing = runner.time(counts, array)
     if timeline is not None:
-        write_timeline(loaded, timing, timeline)
+        from focusc.isa.timeline import write_timeline
+
+        write_timeline(timeline, loaded, runner.machine, timing, counts)
     return runner.stats(counts, timing)
 
 
@@ -137,6 +141,10 @@ def run_files(
 ) -> Result:
     """`focusc run`: everything from files to files. Nothing is written unless the run succeeds."""
     progress("load", 0, 3)
+    if timeline is not None and os.path.splitext(timeline)[1].lower() not in (".pftrace", ".json"):
+        raise InputError(
+            "timeline.format", "a timeline ends in .pftrace (Perfetto) or .json (Chrome)", os.fspath(timeline)
+        )
     loaded = load_program(program)
     if target is not None:
         check_target(loaded, target, where=os.fspath(program))
@@ -178,7 +186,7 @@ def machine_of(program: Program) -> Machine:
 
 
 def check_target(program: Program, target: str, where: str = "") -> None:
-    """InputError unless the program was compiled for exactly this hardware description (a target name or a TOML file)."""
+    """InputError unless the program was compiled for exactly this hardware (a target name or a TOML file)."""
     from focusc.backends import load_hardware
 
     machine = load_hardware(target)
@@ -190,15 +198,6 @@ def check_target(program: Program, target: str, where: str = "") -> None:
             where=where,
             hint=f"compile the model again with --target {target}",
         )
-
-
-def write_timeline(program: Program, timing: Timing, path: Path) -> None:
-    """Write a timed run as a Perfetto trace."""
-    from focusc.driver.files import atomic_writer
-    from focusc.isa.timeline import perfetto
-
-    with atomic_writer(path) as file:
-        file.write(perfetto(program, timing))
 
 
 def file_digest(path: Path) -> str:
