@@ -6,6 +6,6 @@
 from __future__ import annotations
 
 from .layout import LayoutError, TokenLayout
-from .onnx_export import ExportError, ExportReport, Exportable, available, export
+from .onnx_export import Exportable, ExportError, ExportReport, available, export
 
 __all__ = ["ExportError", "ExportReport", "Exportable", "LayoutError", "TokenLayout", "available", "export"]

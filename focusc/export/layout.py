@@ -68,16 +68,18 @@ class TokenLayout:
         f, h, w = self.grid
         cells = f * h * w
         if cells > self.visual_len:
-            raise LayoutError("grid", f"{f} x {h} x {w} = {cells} tokens do not fit the visual span of {self.visual_len}")
+            raise LayoutError("grid", f"{f} x {h} x {w} = {cells} tokens do not fit the visual span of "
+                              f"{self.visual_len}")
         if self.strides == (h * w, w, 1) and cells != self.visual_len:
-            raise LayoutError("grid", f"{f} x {h} x {w} multiplies out to {cells}, the visual span has {self.visual_len}; "
-                              "tokens between rows or frames need other strides")
+            raise LayoutError("grid", f"{f} x {h} x {w} multiplies out to {cells}, the visual span has "
+                              f"{self.visual_len}; tokens between rows or frames need other strides")
         last = sum((n - 1) * s for n, s in zip(self.grid, self.strides, strict=True))
         if last >= self.visual_len:
-            raise LayoutError("strides", f"{self._text(self.strides)} put the last token of the grid at {last}, the visual span "
-                              f"has {self.visual_len} tokens")
-        for inner, outer, name in ((w * self.strides[2], self.strides[1], "row"), (h * self.strides[1], self.strides[0], "frame")):
-            if outer < inner and (name == "row" and h > 1 or name == "frame" and f > 1):
+            raise LayoutError("strides", f"{self._text(self.strides)} put the last token of the grid at {last}, the "
+                              f"visual span has {self.visual_len} tokens")
+        frame, row, column = self.strides
+        for name, count, inner, outer in (("row", h, w * column, row), ("frame", f, h * row, frame)):
+            if count > 1 and outer < inner:
                 raise LayoutError("strides", f"{self._text(self.strides)} make one {name} overlap the next")
 
     @staticmethod
@@ -92,10 +94,11 @@ class TokenLayout:
     def check(self, tokens: int) -> Self:
         """Return self if the layout fits a sequence of `tokens` positions, else raise LayoutError."""
         if self.visual_end > tokens:
-            raise LayoutError("visual", f"span [{self.visual_start}, {self.visual_end}) lies outside the sequence of {tokens} tokens")
+            raise LayoutError("visual", f"span [{self.visual_start}, {self.visual_end}) lies outside the sequence of "
+                              f"{tokens} tokens")
         if self.visual_end + self.query != tokens:
-            raise LayoutError("query", f"is {self.query} positions, but {tokens - self.visual_end} follow the visual span "
-                              f"[{self.visual_start}, {self.visual_end}) of the {tokens} tokens")
+            raise LayoutError("query", f"is {self.query} positions, but {tokens - self.visual_end} follow the visual "
+                              f"span [{self.visual_start}, {self.visual_end}) of the {tokens} tokens")
         return self
 
     def to_metadata(self) -> dict[str, str]:
@@ -121,7 +124,8 @@ class TokenLayout:
                 raise LayoutError(str(fact), f"is not a layout fact; there are {', '.join(known)}")
         for fact in ("visual", "grid", "query"):
             if facts.get(fact) is None:
-                raise LayoutError(fact, "is missing; give it in the model's metadata_props, in TOML under [layout], or as a flag")
+                raise LayoutError(fact, "is missing; give it in the model's metadata_props, in TOML under [layout], or "
+                                  "as a flag")
         start, length = _numbers("visual", facts["visual"], 2)
         f, h, w = _numbers("grid", facts["grid"], 3)
         sf, sh, sw = (h * w, w, 1) if facts.get("strides") is None else _numbers("strides", facts["strides"], 3)

@@ -140,7 +140,8 @@ def _check_static(proto: onnx.ModelProto) -> None:
     for value in (*proto.graph.input, *proto.graph.output):
         for axis, dim in enumerate(value.type.tensor_type.shape.dim):
             if not dim.HasField("dim_value"):
-                raise ExportError(f"{value.name} has a dynamic axis {axis} ({dim.dim_param or 'unnamed'}); shapes must be static")
+                raise ExportError(f"{value.name} has a dynamic axis {axis} ({dim.dim_param or 'unnamed'}); shapes must "
+                                  "be static")
 
 
 def _parity(model: Exportable, data: bytes) -> tuple[float, float]:
@@ -154,7 +155,8 @@ def _parity(model: Exportable, data: bytes) -> tuple[float, float]:
     with torch.no_grad():
         result = model.module.eval()(*model.inputs.values())
     expected = [z.numpy() for z in (result if isinstance(result, tuple | list) else (result,))]
-    errors = [(float(np.abs(np.asarray(a) - b).max()), float(np.abs(b).max())) for a, b in zip(got, expected, strict=True)]
+    errors = [(float(np.abs(np.asarray(a) - b).max()), float(np.abs(b).max()))
+              for a, b in zip(got, expected, strict=True)]
     return max(e for e, _ in errors), max(e / (size or 1.0) for e, size in errors)
 
 
@@ -174,7 +176,8 @@ def write_atomically(path: Path, data: bytes) -> None:
         raise
 
 
-def export(model: str | Exportable, path: Path | str, *, opset: int = 20, random_weights: int | None = None) -> ExportReport:
+def export(model: str | Exportable, path: Path | str, *, opset: int = 20,
+           random_weights: int | None = None) -> ExportReport:
     """Export a model's prefill to `path` as ONNX and compare it with torch.
 
     `model` is a name from `available()` or an Exportable; `random_weights` seeds an untrained instance instead. Raises
@@ -193,14 +196,17 @@ def export(model: str | Exportable, path: Path | str, *, opset: int = 20, random
         source.layout.check(source.inputs["input_ids"].shape[-1])
     proto = _trace(source, opset)
     _tidy(proto, source.module)
-    proto.producer_name, facts = "focusc", {**source.layout.to_metadata(), "focusc.producer": f"focusc export {source.name}"}
-    onnx.helper.set_model_props(proto, {**{p.key: p.value for p in proto.metadata_props}, **facts})
+    proto.producer_name = "focusc"
+    props = {p.key: p.value for p in proto.metadata_props} | source.layout.to_metadata()
+    onnx.helper.set_model_props(proto, props | {"focusc.producer": f"focusc export {source.name}"})
     _check_static(proto)
     onnx.checker.check_model(proto, full_check=True)
     data = proto.SerializeToString()
     max_abs, max_rel = _parity(source, data)
     if not max_rel <= TOLERANCE:
-        raise ExportError(f"{source.name} on onnxruntime differs from torch by {max_rel:.1e} (relative), more than {TOLERANCE:.0e}")
+        raise ExportError(f"{source.name} on onnxruntime differs from torch by {max_rel:.1e} (relative), more than "
+                          f"{TOLERANCE:.0e}")
     write_atomically(path, data)
-    return ExportReport(path, next(o.version for o in proto.opset_import if not o.domain), len(proto.graph.node),
-                        sum(p.numel() for p in source.module.parameters()), len(data), source.layout, max_abs, max_rel)
+    version = next(o.version for o in proto.opset_import if not o.domain)
+    parameters = sum(p.numel() for p in source.module.parameters())
+    return ExportReport(path, version, len(proto.graph.node), parameters, len(data), source.layout, max_abs, max_rel)

@@ -16,8 +16,9 @@ from .tokenizer import encode_query, token_id
 
 __all__ = ["Batch", "frames_batch", "question_batch"]
 
-_PLAIN = (*STANDARD, "motion", DEEP[1])                  # motion twice: it is learnt last
-_EVENTS = (*TRANSIENT, *TRANSIENT, DEEP[0], "colour", "shape", "motion", "exists", "larger", "left_of")
+_HARD = ("motion", "larger", "left_of")                  # learnt last, so asked twice as often
+_PLAIN = (*STANDARD, *_HARD, "left_of", DEEP[1])
+_EVENTS = (*TRANSIENT, *TRANSIENT, DEEP[0], "colour", "shape", "exists", *_HARD, "left_of")
 
 
 @dataclass(frozen=True)
@@ -33,10 +34,11 @@ class Batch:
 
 
 def _scene(rng: np.random.Generator) -> Scene:
-    if rng.random() < 0.42:
+    if rng.random() < 0.3:
         return make_scene(rng, photos.TRAIN, transient=True)
     repeat = rng.random() < 0.2
-    return make_scene(rng, photos.TRAIN, transient=False, repeat=repeat, count=int(rng.integers(2, 4)) if repeat else None)
+    count = int(rng.integers(2, 4)) if repeat else None
+    return make_scene(rng, photos.TRAIN, transient=False, repeat=repeat, count=count)
 
 
 def _pair(rng: np.random.Generator, scene: Scene) -> tuple[np.ndarray, Scene]:

@@ -48,7 +48,8 @@ class Score:
         control = " (videos shuffled)" if self.shuffled else ""
         lines = [f"{self.split}{control}, seed {self.seed}, {self.questions} questions", "",
                  "| family | accuracy | most frequent answer |", "|---|---|---|"]
-        lines += [f"| {name} | {100 * value:.1f} | {100 * self.constant[name]:.1f} |" for name, value in self.families.items()]
+        lines += [f"| {name} | {100 * value:.1f} | {100 * self.constant[name]:.1f} |"
+                  for name, value in self.families.items()]
         return "\n".join([*lines, f"| **all** | **{100 * self.accuracy:.1f}** +- {100 * self.error:.1f} | |"])
 
 
@@ -61,7 +62,10 @@ def session_of(onnx_file: Path | str) -> Answer:
 
 
 def score(answer: Answer, split: str = "heldout", n: int = 2100, *, seed: int = 0, shuffled: bool = False) -> Score:
-    """Ask the first `n` questions of a split; with `shuffled`, each about the video of the question of its family before it."""
+    """Ask the first `n` questions of a split.
+
+    With `shuffled`, each is asked about the video of the question of its family before it.
+    """
     right: dict[str, list[bool]] = defaultdict(list)
     truth: dict[str, Counter[str]] = defaultdict(Counter)
     step = len(SPLITS[split].families)
@@ -76,7 +80,8 @@ def score(answer: Answer, split: str = "heldout", n: int = 2100, *, seed: int = 
             pixels = previous
         right[item.family].append(answer(pixels, ids) == expected)
         truth[item.family][item.answer] += 1
-    return Score(split, seed, sum(map(len, right.values())), shuffled, float(np.mean(sum(right.values(), []))),
+    every = [r for family in right.values() for r in family]
+    return Score(split, seed, len(every), shuffled, float(np.mean(every)),
                  {f: float(np.mean(r)) for f, r in right.items()},
                  {f: c.most_common(1)[0][1] / c.total() for f, c in truth.items()})
 

@@ -1,6 +1,7 @@
 """The demo model in torch: LLaVA/Qwen2-VL in miniature. Every width and head size is a multiple of 32.
 
-pixels -> patch convolution -> ViT blocks within each frame -> projector -> causal decoder -> logits of the last position
+pixels -> patch convolution -> ViT blocks within each frame -> projector, frame number -> causal decoder -> logits of
+the last position
 """
 
 from __future__ import annotations
@@ -191,6 +192,7 @@ class DemoModel(nn.Module):
         self.config = c = config or Config()
         self.vision = Vision(c)
         self.projector = Projector(c)
+        self.frame_position = nn.Parameter(torch.zeros(FRAMES, 1, c.width))
         self.embed_tokens = nn.Embedding(VOCAB_SIZE, c.width)
         self.layers = nn.ModuleList(DecoderLayer(c) for _ in range(c.layers))
         self.norm = RMSNorm(c.width)
@@ -200,7 +202,8 @@ class DemoModel(nn.Module):
         self.register_buffer("sin", sin, persistent=False)
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
-                nn.init.normal_(module.weight, std=0.02 if isinstance(module, nn.Embedding) else module.in_features**-0.5)
+                std = 0.02 if isinstance(module, nn.Embedding) else module.in_features**-0.5
+                nn.init.normal_(module.weight, std=std)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
 
@@ -217,7 +220,7 @@ class DemoModel(nn.Module):
 
     def forward(self, pixel_values: Tensor, input_ids: Tensor) -> Tensor:
         start, end = len(PREFIX), len(PREFIX) + VISUAL
-        visual = self.projector(self.vision(pixel_values)).reshape(1, VISUAL, -1)
+        visual = (self.projector(self.vision(pixel_values)) + self.frame_position).reshape(1, VISUAL, -1)
         text = self.embed_tokens(input_ids)
         x = torch.cat([text[:, :start], visual, text[:, end:]], dim=1)
         for layer in self.layers:

@@ -18,7 +18,7 @@ __all__ = ["Mixed", "orthogonal"]
 
 
 def orthogonal(g: Tensor, iterations: int = 5) -> Tensor:
-    """Approximately the nearest semi-orthogonal matrix to each g [batch, rows, columns] (singular values 0.7 to 1.2)."""
+    """Roughly the nearest semi-orthogonal matrix to each g [batch, rows, columns]: singular values 0.7 to 1.2."""
     tall = g.shape[-2] > g.shape[-1]
     x = g.mT if tall else g
     x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)

@@ -1,13 +1,14 @@
 """Training's forward pass: several questions share one visual prefix, and only text rows see their own question.
 
-The visual rows of a causal prefill do not depend on the text behind them, so N questions cost one visual pass. Attention
-is written as batched products, which trains about three times faster on a CPU than the fused kernel at this size.
+The visual rows of a causal prefill do not depend on the text behind them, so N questions cost one visual pass.
+Attention is written as batched products, which trains about three times faster on a CPU than the fused kernel here.
 Thinning imitates, at training time, what token pruning does later: see `Thinning`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -57,36 +58,50 @@ def _heads(x: Tensor, kv: int) -> Tensor:
     return x.reshape(b, kv, h // kv * t, s)
 
 
+def _visual_rows(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """Causal attention of the prefix on itself: q [B, heads, P, s], k and v [B, kv, P, s]. In four runs of rows, each
+    with the keys up to its end, which leaves out most of what the mask would hide."""
+    b, heads, p, s = q.shape
+    kv, out = k.shape[1], []
+    ends = [round(p * i / 4) for i in range(5)]
+    for first, last in pairwise(ends):
+        rows = last - first
+        scores = (_heads(q[:, :, first:last], kv) @ k[:, :, :last].transpose(-1, -2)).view(b, heads, rows, last)
+        weights = torch.softmax(scores + mask[first:last, :last], dim=-1).view(b, kv, -1, last)
+        out.append((weights @ v[:, :, :last]).view(b, heads, rows, s))
+    return torch.cat(out, dim=2)
+
+
 def _attend(attention: Attention, x: Tensor, rope: tuple[Tensor, Tensor], prefix: int, mask: Tensor,
-            hidden: Tensor | None) -> tuple[Tensor, Tensor]:
+            hidden: Tensor | None, *, answer_only: bool = False) -> tuple[Tensor, Tensor]:
     """Attention output [B, T, width] and the text rows' weights on the prefix [B, heads, N, Q, prefix].
 
     x is [B, prefix + N * Q, width]; mask is the causal bias [prefix, prefix]; hidden, if given, is a bias
-    [B, N, prefix] on what each question may see.
+    [B, N, prefix] on what each question may see. With `answer_only`, only the last row of each question is computed:
+    [B, N, width].
     """
     b, t, _ = x.shape
     kv, heads, size = attention.kv_heads, attention.heads, attention.size
     n = (t - prefix) // QUERY
+    rows = 1 if answer_only else QUERY
     q, k, v = attention.project(x, *rope)
     q = q * size**-0.5
     kp, vp = k[:, :, :prefix], v[:, :, :prefix]
-    scores = (_heads(q[:, :, :prefix], kv) @ kp.transpose(-1, -2)).view(b, heads, prefix, prefix)
-    weights = torch.softmax(scores + mask, dim=-1).view(b, kv, -1, prefix)
-    visual_out = (weights @ vp).view(b, heads, prefix, size)
-    qt = q[:, :, prefix:]
-    seen = (_heads(qt, kv) @ kp.transpose(-1, -2)).view(b, heads, n, QUERY, prefix)
+    qt = q[:, :, prefix:].view(b, heads, n, QUERY, size)[:, :, :, -rows:].reshape(b, heads, n * rows, size)
+    seen = (_heads(qt, kv) @ kp.transpose(-1, -2)).view(b, heads, n, rows, prefix)
     if hidden is not None:
         seen = seen + hidden[:, None, :, None]
-    own_q = qt.reshape(b, kv, heads // kv, n, QUERY, size)
+    own_q = qt.reshape(b, kv, heads // kv, n, rows, size)
     own_k, own_v = (z[:, :, None, prefix:].reshape(b, kv, 1, n, QUERY, size) for z in (k, v))
-    own = (own_q @ own_k.transpose(-1, -2)).view(b, heads, n, QUERY, QUERY) + mask[:QUERY, :QUERY]
+    own = (own_q @ own_k.transpose(-1, -2)).view(b, heads, n, rows, QUERY) + mask[QUERY - rows:QUERY, :QUERY]
     both = torch.softmax(torch.cat([seen, own], dim=-1), dim=-1)
     on_prefix = both[..., :prefix]
-    text_out = (on_prefix.reshape(b, kv, -1, prefix) @ vp).view(b, heads, n * QUERY, size)
-    on_own = both[..., prefix:].reshape(b, kv, heads // kv, n, QUERY, QUERY) @ own_v
-    text_out = text_out + on_own.view(b, heads, n * QUERY, size)
-    out = torch.cat([visual_out, text_out], dim=2).transpose(1, 2).reshape(b, t, -1)
-    return attention.o_proj(out), on_prefix
+    out = (on_prefix.reshape(b, kv, -1, prefix) @ vp).view(b, heads, n * rows, size)
+    on_own = both[..., prefix:].reshape(b, kv, heads // kv, n, rows, QUERY) @ own_v
+    out = out + on_own.view(b, heads, n * rows, size)
+    if not answer_only:
+        out = torch.cat([_visual_rows(q[:, :, :prefix], kp, vp, mask), out], dim=2)
+    return attention.o_proj(out.transpose(1, 2).reshape(b, out.shape[2], -1)), on_prefix
 
 
 def forward(model: DemoModel, pixels: Tensor, queries: Tensor, frames: Tensor,
@@ -100,7 +115,7 @@ def forward(model: DemoModel, pixels: Tensor, queries: Tensor, frames: Tensor,
     n = queries.shape[1]
     start, cells = len(PREFIX), GRID * GRID
     features = model.vision(pixels.flatten(0, 1))
-    visual = model.projector(features).reshape(b, f * cells, -1)
+    visual = (model.projector(features) + model.frame_position[frames.flatten()]).reshape(b, f * cells, -1)
     length = f * cells
     before = model.embed_tokens(torch.tensor([token_id(w) for w in PREFIX])).expand(b, -1, -1)
     x = torch.cat([before, visual, model.embed_tokens(queries).flatten(1, 2)], dim=1)
@@ -115,7 +130,13 @@ def forward(model: DemoModel, pixels: Tensor, queries: Tensor, frames: Tensor,
     for i, layer in enumerate(model.layers):
         prefix = start + now
         h = _merged(layer.input_norm(x), start, now, thinning.merge)
-        out, weights = _attend(layer.attention, h, (cos, sin), prefix, causal[:prefix, :prefix], hidden)
+        mask = causal[:prefix, :prefix]
+        if i == len(model.layers) - 1:
+            out, _ = _attend(layer.attention, h, (cos, sin), prefix, mask, hidden, answer_only=True)
+            x = x[:, prefix:].view(b, n, QUERY, -1)[:, :, -1] + out
+            x = x + layer.mlp(layer.mlp_norm(x))
+            break
+        out, weights = _attend(layer.attention, h, (cos, sin), prefix, mask, hidden)
         x = x + out
         if i in focus:
             importance = weights[..., start:].detach().amax(dim=(1, 3))                  # [B, N, visual]
@@ -134,5 +155,4 @@ def forward(model: DemoModel, pixels: Tensor, queries: Tensor, frames: Tensor,
             cos, sin = (z.gather(2, rows[:, None, :, None].expand(-1, -1, -1, z.shape[-1])) for z in (cos, sin))
             now = k
         x = x + layer.mlp(_merged(layer.mlp_norm(x), start, now, thinning.merge))
-    last = x[:, start + now:].view(b, n, QUERY, -1)[:, :, -1]
-    return model.lm_head(model.norm(last)), features
+    return model.lm_head(model.norm(x)), features

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def _path(name: str) -> Path:
     return Path(spec.submodule_search_locations[0]) / rest
 
 
-@lru_cache(maxsize=None)
+@cache
 def load(name: str) -> np.ndarray:
     """One photograph as muted RGB, float32 [h, w, 3] in about 0.15 .. 0.75, shorter side 160 pixels.
 

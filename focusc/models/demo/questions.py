@@ -51,11 +51,13 @@ def _count(s: Scene, rng: np.random.Generator) -> Asked:
 
 def _larger(s: Scene, rng: np.random.Generator) -> Asked:
     things = _unique(s.main, "colour")
-    pairs = [(a, b) for a in things for b in things if a is not b and max(a.radius, b.radius) > 1.3 * min(a.radius, b.radius)]
+    pairs = [(a, b) for a in things for b in things
+             if a is not b and max(a.radius, b.radius) > 1.3 * min(a.radius, b.radius)]
     if not pairs:
         return None
     a, b = pairs[rng.integers(len(pairs))]
-    return f"which is larger {COLOURS[a.colour]} or {COLOURS[b.colour]} ?", COLOURS[max(a, b, key=lambda t: t.radius).colour]
+    larger = a if a.radius > b.radius else b
+    return f"which is larger {COLOURS[a.colour]} or {COLOURS[b.colour]} ?", COLOURS[larger.colour]
 
 
 def _left_of(s: Scene, rng: np.random.Generator) -> Asked:

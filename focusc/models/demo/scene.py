@@ -119,7 +119,8 @@ def make_scene(rng: np.random.Generator, names: tuple[str, ...], *, transient: b
         if score < 0.06:
             break
     assert best is not None
-    main = [Thing(*look, r, d, c, 0, FRAMES, _colour(rng, look[0])) for look, (r, d, c) in zip(looks, best[1], strict=True)]
+    main = [Thing(*look, r, d, c, 0, FRAMES, _colour(rng, look[0]))
+            for look, (r, d, c) in zip(looks, best[1], strict=True)]
     small: list[Thing] = []
     small_colours, small_shapes = rng.permutation(6)[:m], rng.permutation(4)[:m]
     for i in range(m):
@@ -128,6 +129,12 @@ def make_scene(rng: np.random.Generator, names: tuple[str, ...], *, transient: b
         small.append(_small(rng, look, main, small))
         taken.add(look)
     return Scene(tuple(main), tuple(small), _background(rng, names), int(rng.integers(2**31)))
+
+
+def _nearest(thing: Thing, point: np.ndarray, first: int, last: int) -> float:
+    """Least distance between a thing's centre and a point while both are visible; 99 if they never are."""
+    track = thing.centre[max(first, thing.first):min(last, thing.last)]
+    return float(np.hypot(*(track - point).T).min(initial=99))
 
 
 def _small(rng: np.random.Generator, look: tuple[int, int], main: list[Thing], small: list[Thing]) -> Thing:
@@ -140,8 +147,7 @@ def _small(rng: np.random.Generator, look: tuple[int, int], main: list[Thing], s
         cell = rng.integers(0, GRID, 2) * PATCH + (PATCH - 1) / 2 + rng.uniform(-.7, .7, 2)
         axis = int(rng.integers(2))                      # free along one axis only: two patches at most
         cell[axis] = rng.uniform(4, SIZE - 5)
-        gap = min((float(np.hypot(*(t.centre[max(first, t.first):min(first + length, t.last)] - cell).T).min(initial=99))
-                   - t.radius - radius for t in (*main, *small)), default=99.0)
+        gap = min((_nearest(t, cell, first, first + length) - t.radius - radius for t in (*main, *small)), default=99.0)
         thing = Thing(*look, radius, "", np.tile(cell, (FRAMES, 1)), first, first + length, _colour(rng, look[0]))
         if best is None or gap > best[0]:
             best = (gap, thing)
@@ -167,7 +173,8 @@ def _inside(shape: int, dx: np.ndarray, dy: np.ndarray, r: float) -> np.ndarray:
     return (ex * py - ey * (px - outer)) / np.hypot(ex, ey)
 
 
-def draw(scene: Scene, frames: np.ndarray | None = None, *, labels: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
+def draw(scene: Scene, frames: np.ndarray | None = None, *,
+         labels: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
     """Render `frames` (all by default) of a scene.
 
     Returns pixel values float32 [f, 3, 48, 48], normalised to about zero mean and unit range, and, with `labels`,
