@@ -28,7 +28,7 @@ from focusc.ir.types import (
 )
 from focusc.ir.verify import verify
 
-import focusc.ir.ops  # noqa: F401  isort: skip  (declares every op; needs the names above)
+import focusc.ir.ops  # noqa: F401  isort: skip  # pyright: ignore[reportUnusedImport]  declares every op
 
 __all__ = [
     "DTYPES",

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from focusc.ir.attributes import freeze
 from focusc.ir.core import Block, Module, Op, Value
-from focusc.ir.resource import Resource
 
 
 def same_module(a: Module, b: Module) -> bool:
@@ -67,14 +67,3 @@ def _types(values: list[Value]) -> str:
 def same_attribute(a: Any, b: Any) -> bool:
     """Equality that tells 1 from 1.0 and True, and takes NaN as equal to NaN; lists equal tuples."""
     return freeze(a) == freeze(b)
-
-
-def freeze(value: Any) -> Any:
-    """A hashable stand-in for an attribute value; equal exactly for equal values."""
-    if isinstance(value, dict):
-        return ("dict", *((k, freeze(v)) for k, v in sorted(value.items())))
-    if isinstance(value, (tuple, list)):
-        return ("list", *map(freeze, value))
-    if isinstance(value, Resource):
-        return value
-    return (type(value).__name__, repr(value))

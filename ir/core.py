@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, ClassVar
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar, cast
 
 from focusc.ir.declare import MISSING, OPS, OpSpec
 from focusc.ir.diagnostics import UNKNOWN, CompileError, Loc, fail
@@ -65,9 +65,9 @@ class Op:
 
     name: ClassVar[str] = ""
     spec: ClassVar[OpSpec]
-    infer: ClassVar[Callable[..., Any] | None] = None
-    evaluate: ClassVar[Callable[..., Any] | None] = None
-    examples: ClassVar[Callable[[], list[tuple[list[Any], dict[str, Any]]]] | None] = None
+    infer: Any = None  # static methods of the subclasses, with the signatures that their fields ask for
+    evaluate: Any = None
+    examples: Any = None
 
     operands: list[Value | None]
     results: list[Value]
@@ -153,10 +153,9 @@ class Op:
     def inferred(self) -> tuple[Type, ...]:
         """Result types by `infer`."""
         extra: dict[str, Any] = {"regions": tuple(self.regions)} if self.spec.regions else {}
-        types: Any = type(self).infer(  # type: ignore[misc]
-            *[v.type if v is not None else None for v in self.operands], **self.keywords(), **extra
-        )
-        return types if isinstance(types, tuple) else (types,)
+        operands = [v.type if v is not None else None for v in self.operands]
+        types: Any = type(self).infer(*operands, **self.keywords(), **extra)
+        return cast("tuple[Type, ...]", types if isinstance(types, tuple) else (types,))
 
     @property
     def result(self) -> Value:

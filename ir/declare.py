@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-import numpy as np
-
+from focusc.ir.attributes import canonical, is_sequence
 from focusc.ir.diagnostics import fail
-from focusc.ir.resource import Resource
 
 MISSING: Any = object()
 """Default of an attribute that must be given."""
@@ -67,7 +65,7 @@ class Attr:
             value = float(value)
         if not isinstance(value, self.kind) or (isinstance(value, bool) and self.kind is not bool):
             raise fail("attr.type", f"attribute {self.name} is {value!r}, expected {self.kind_name}")
-        if self.of is not None:
+        if self.of is not None and is_sequence(value):
             if self.of is float:
                 value = tuple(float(v) if type(v) is int else v for v in value)
             bad = [v for v in value if type(v) is not self.of]
@@ -77,7 +75,7 @@ class Attr:
             raise fail(
                 "attr.value", f"attribute {self.name} is {value!r}, expected one of {', '.join(map(repr, self.one_of))}"
             )
-        if self.minimum is not None and value < self.minimum:
+        if self.minimum is not None and cast(float, value) < self.minimum:
             raise fail("attr.value", f"attribute {self.name} is {value}, expected at least {self.minimum}")
         return value
 
@@ -135,31 +133,6 @@ def result(*, doc: str = "") -> Any:
 def region(*, doc: str = "") -> Any:
     """Declare a nested block; `infer` gets the blocks and `evaluate` callables, both as keyword `regions`."""
     return RegionField(doc)
-
-
-def canonical(value: Any, depth: int = 0) -> Any:
-    """Attribute value in canonical form: Python scalars, tuples, str-keyed dicts, Resources."""
-    kind = type(value)
-    if kind in (int, float, bool, str) or isinstance(value, Resource):
-        return value
-    if depth > 8:
-        raise fail("attr.type", "an attribute is nested more than 8 deep")
-    if isinstance(value, (list, tuple)):
-        return tuple(canonical(v, depth + 1) for v in value)
-    if isinstance(value, dict):
-        if any(not isinstance(k, str) for k in value):
-            raise fail("attr.type", "a dict attribute has keys that are not strings")
-        return {k: canonical(v, depth + 1) for k, v in value.items()}
-    if isinstance(value, (np.bool_, np.integer, np.floating)):
-        return value.item()
-    if isinstance(value, np.ndarray):
-        return Resource("", value)
-    if isinstance(value, (int, float, str)):
-        return next(t(value) for t in (bool, int, float, str) if isinstance(value, t))
-    raise fail(
-        "attr.type",
-        f"an attribute value has type {kind.__name__}; expected int, float, bool, str, list, dict or Resource",
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,18 +121,13 @@ class Executor:
         step = None
         try:
             for step in steps:
-                got = step.fn(*[env[i] for i in step.inputs])
+                got: Any = step.fn(*[env[i] for i in step.inputs])
                 outputs = step.outputs
-                if len(outputs) == 1 and type(got) is not tuple:
-                    env[outputs[0]] = got
-                    got = (got,)
-                elif outputs:
-                    for slot, value in zip(outputs, got, strict=True):
-                        env[slot] = value
-                else:
-                    got = ()
+                values: tuple[Any, ...] = () if not outputs else got if isinstance(got, tuple) else (got,)
+                for slot, value in zip(outputs, values, strict=True):
+                    env[slot] = value
                 if observer is not None:
-                    observer(step.op, got)
+                    observer(step.op, values)
                 for slot in step.drop:
                     env[slot] = None
         except CompileError as e:

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from focusc.ir.attributes import is_mapping
 from focusc.ir.diagnostics import CompileError, fail
 from focusc.ir.resource import Resource
 from focusc.ir.types import DTYPES
@@ -89,12 +90,12 @@ def read_resources(path: Path) -> dict[str, Resource]:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(size - 8, MAX_HEADER):
                 raise fail("resource.file", f"{path.name}: the header has {length} bytes, the file {size}")
-            header = json.loads(file.read(length))
+            header: Any = json.loads(file.read(length))
     except OSError as e:
         raise fail("resource.file", f"{path.name} cannot be read: {e.strerror}") from None
     except (ValueError, RecursionError):
         raise fail("resource.file", f"{path.name}: the header is not JSON") from None
-    if not isinstance(header, dict):
+    if not is_mapping(header):
         raise fail("resource.file", f"{path.name}: the header is not a JSON object")
     found: dict[str, Resource] = {}
     for name, entry in header.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -74,7 +74,7 @@ class Builder:
         return Module(name, self.block, attrs, list(outputs))
 
     @contextmanager
-    def at(self, loc: Loc) -> Iterator[Builder]:
+    def at(self, loc: Loc) -> Generator[Builder]:
         """Use `loc` for ops created inside."""
         old, self.loc = self.loc, loc
         try:

@@ -94,6 +94,7 @@ def directives(source: str) -> dict[str, str]:
 
 def outcome(path: Path, source: str) -> str:
     """What follows the module in the file: the result and the counters, or the error."""
+    import focusc.backends.compiler  # noqa: F401  declares the passes of the targets
     from focusc.ir import CompileError, PassManager, interpret, parse, print_module, seeded_inputs
 
     options = directives(source)

@@ -93,11 +93,13 @@ class Div(Binary):
 
 
 @defop("tensor.mod")
-class Mod(Binary):
+class Mod(Op):
     """Remainder: with the sign of y (as Python), or of x if `fmod` (as C). Floats need `fmod`."""
 
     __slots__ = ()
 
+    x = operand()
+    y = operand()
     fmod: bool = attr(bool, False)
 
     @staticmethod

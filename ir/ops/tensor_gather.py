@@ -116,7 +116,7 @@ class GatherNd(Op):
         depth = indices.shape[-1]
         parts = [_inside(indices[..., i], x.shape[batch_dims + i], f"axis {batch_dims + i}") for i in range(depth)]
         rank = indices.ndim - 1
-        grid = [np.arange(x.shape[i]).reshape([-1 if a == i else 1 for a in range(rank)]) for i in range(batch_dims)]
+        grid = np.ogrid[tuple(slice(0, n) for n in indices.shape[:rank])][:batch_dims]
         return x[(*grid, *parts)]
 
     @staticmethod

@@ -20,7 +20,7 @@ _X = np.array([[[1.5, -2.0, 0.25], [3.0, -0.5, 2.0]], [[0.0, 1.0, 4.0], [-1.0, 2
 
 @defop("tensor.matmul")
 class MatMul(Op):
-    """numpy.matmul: the last two axes multiply, the others broadcast; a one-axis operand is a vector. f16 sums in f32."""
+    """numpy.matmul: the last two axes multiply, the others broadcast; one axis is a vector. f16 sums in f32."""
 
     __slots__ = ()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -270,11 +270,9 @@ class Pad(Op):
     def evaluate(x: Array, *, pads: tuple[int, ...], mode: str, value: float) -> Array:
         begins, ends = pads[: x.ndim], pads[x.ndim :]
         margin = [(max(a, 0), max(b, 0)) for a, b in zip(begins, ends, strict=True)]
-        if mode == "constant":
-            x = np.pad(x, margin, constant_values=value)
-        else:
-            x = np.pad(x, margin, mode=mode)  # pyright: ignore[reportArgumentType, reportCallIssue]
-        return x[tuple(slice(max(-a, 0), d - max(-b, 0)) for a, b, d in zip(begins, ends, x.shape, strict=True))]
+        extra: dict[str, Any] = {"constant_values": value} if mode == "constant" else {}
+        full: Array = np.pad(x, margin, mode=cast(Any, mode), **extra)
+        return full[tuple(slice(max(-a, 0), d - max(-b, 0)) for a, b, d in zip(begins, ends, full.shape, strict=True))]
 
     @staticmethod
     def examples() -> Examples:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from focusc.ir.attributes import is_sequence
 from focusc.ir.core import Module
 from focusc.ir.diagnostics import fail
 
@@ -110,8 +111,7 @@ def defpass(name: str, *, changes_values: bool = False, tolerance: float = 0.0, 
             options[p.name] = Option(p.name, kind, p.default)
         if name in PASSES and PASSES[name].run.__module__ != fn.__module__:
             raise TypeError(f"pass {name!r} is declared twice")
-        made = Pass(name, fn, dict(counters), options, inspect.cleandoc(fn.__doc__ or ""), changes_values,
-                    tolerance)
+        made = Pass(name, fn, dict(counters), options, inspect.cleandoc(fn.__doc__ or ""), changes_values, tolerance)
         PASSES[name] = made
         return made
 
@@ -233,6 +233,6 @@ def pipeline_text(steps: list[tuple[Pass, dict[str, Any]]]) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, (tuple, list)):
+    if is_sequence(value):
         return f"[{','.join(map(str, value))}]"
     return str(value)

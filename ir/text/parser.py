@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from focusc.ir.attributes import is_mapping, is_sequence
 from focusc.ir.core import Block, Module, Op, Value, op_class
 from focusc.ir.diagnostics import LIMIT, UNKNOWN, CompileError, Diagnostic, Loc
 from focusc.ir.resource import Resource
@@ -196,9 +197,9 @@ class _Reader:
                 )
                 raise CompileError(self.found)
             return found
-        if isinstance(value, dict):
+        if is_mapping(value):
             return self._attrs(value, None)
-        if isinstance(value, tuple):
+        if is_sequence(value):
             return tuple(self._resolve(v, None) for v in value)
         return value
 

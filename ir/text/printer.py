@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from focusc.ir.attributes import is_mapping, is_sequence
 from focusc.ir.core import Block, Module, Op, Value
 from focusc.ir.resource import Resource
 from focusc.ir.resource_file import ResourceTable
@@ -135,9 +136,9 @@ def print_attr(value: Any, table: ResourceTable | None = None) -> str:
         return quote(value) if isinstance(value, str) else str(value)
     if isinstance(value, float):
         return print_float(value)
-    if isinstance(value, (tuple, list)):
+    if is_sequence(value):
         return "[" + ", ".join(print_attr(v, table) for v in value) + "]"
-    if isinstance(value, dict):
+    if is_mapping(value):
         return "{" + ", ".join(f"{_key(k)} = {print_attr(v, table)}" for k, v in value.items()) + "}"
     if isinstance(value, Resource):
         return print_resource(value, table)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from lark import Lark, Token, Transformer
 from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput, UnexpectedToken, VisitError
@@ -256,13 +256,14 @@ def line_of(text: str, position: int) -> str:
 
 
 def _unexpected(e: UnexpectedInput, text: str, file: str) -> Diagnostic:
-    if isinstance(e, UnexpectedEOF) or (isinstance(e, UnexpectedToken) and e.token.type == "$END"):
+    token = cast("Token | None", getattr(e, "token", None))  # lark's classes leave it without a type
+    if isinstance(e, UnexpectedEOF) or (token is not None and token.type == "$END"):
         line, position = text.count("\n") + 1, len(text)
         col = position - (text.rfind("\n") + 1) + 1
         what = "the text ends"
     else:
         line, col, position = e.line, e.column, e.pos_in_stream or 0
-        what = f"found {str(e.token)[:40]!r}" if isinstance(e, UnexpectedToken) else f"found {text[position]!r}"
+        what = f"found {str(token)[:40]!r}" if token is not None else f"found {text[position]!r}"
     names: set[str] = set()
     if isinstance(e, UnexpectedToken):
         names = set(e.accepts or e.expected or ())
