@@ -124,8 +124,11 @@ class KernelCode:
 
     # -- values --------------------------------------------------------------------------------------------------
     def ix(self, value: Value | None) -> Lin:
-        """Affine form of an index value."""
+        """Affine form of an index value; constants are defined outside of all kernels."""
         assert value is not None
+        op = value.op
+        if op is not None and op.name == "tile.affine" and not op.operands:
+            return Lin(op.attrs["const"])
         return self.index[value]
 
     def ext(self, lin: Lin) -> int | R:

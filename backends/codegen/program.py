@@ -17,6 +17,8 @@ from focusc.isa import Addr, DebugEntry, Insn, Program, Symbol
 from focusc.isa import insns as isa
 from focusc.isa.machine import Machine
 
+DECLARATIONS = ("tile.bind", "tile.buffer", "tile.view", "tile.read", "tensor.constant", "return")
+"""Ops that belong to no kernel, as index constants do."""
 FORMATS = {"f16": np.dtype("<f2"), "i32": np.dtype("<i4")}
 
 
@@ -157,9 +159,7 @@ class _Generator:
         for op in self.module.body.ops:
             if op.name == "tile.fence":
                 kernels.append([op])
-            elif op.name not in ("tile.bind", "tile.buffer", "tile.view", "tile.read", "tensor.constant", "return"):
-                if op.name == "tile.affine" and not kernels:
-                    raise fail("codegen.kernel", "index arithmetic stands before the first kernel", op.loc)
+            elif op.name not in DECLARATIONS and (op.name != "tile.affine" or op.operands):
                 kernels[-1].append(op)
         return kernels
 

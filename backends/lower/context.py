@@ -64,6 +64,11 @@ class Node:
     pairs_done: int = 0
 
 
+def origin(op: Op) -> Loc:
+    """The source node of an op, without the position of the text it was read from."""
+    return Loc(node=op.loc.node, module_path=op.loc.module_path)
+
+
 @dataclass
 class Lowering:
     """Lowers one nn-level module; `run` in `focusc.backends.lower` drives it."""
@@ -253,13 +258,13 @@ class Lowering:
         """One node for each source location; an op without one is named by its number."""
         for number, op in enumerate(self.module.body.ops):
             if op.name not in ("return", "tensor.constant"):
-                if not op.loc.known:
+                if not origin(op).known:
                     op.loc = Loc(node=f"{op.name}#{number}")
-                self.nodes.setdefault(op.loc, Node(op.name, op.loc.node, op.loc.module_path, "other", 0))
+                self.nodes.setdefault(origin(op), Node(op.name, op.loc.node, op.loc.module_path, "other", 0))
 
     def account(self, op: Op, macs: int, *, decoder: bool, useful: int = 0, done: int = 0) -> None:
         """Add the dense MACs of an op, and the share of useful (query, key) pairs if it is a causal attention."""
-        node = self.nodes[op.loc]
+        node = self.nodes[origin(op)]
         node.op = op.name
         begun = any(n.region == "decoder" for n in self.nodes.values())
         node.region = "decoder" if decoder else "other" if begun else "vision"

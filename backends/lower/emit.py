@@ -7,7 +7,7 @@ Extents and coordinates are `Ix` values: a constant plus a sum of coefficient * 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 from focusc.ir import Block, Builder, IndexType, Loc, Value
@@ -65,6 +65,7 @@ class Emit:
     def __init__(self, builder: Builder) -> None:
         self.b = builder
         self.top = builder.block
+        self._known: dict[tuple[Block, int, frozenset[tuple[Value, int]]], Value] = {}
 
     @contextmanager
     def outside(self) -> Iterator[None]:
@@ -88,34 +89,45 @@ class Emit:
         self.b.loc = loc
 
     def ix(self, value: Ix | int) -> Value:
-        """Materialise an index as an SSA value."""
+        """Materialise an index as an SSA value, once in a block; constants stand in the module's body."""
         index = Ix.of(value)
         if index.const == 0 and len(index.terms) == 1 and index.terms[0][1] == 1:
             return index.terms[0][0]
-        return self.op("tile.affine", *[v for v, _ in index.terms], coef=[c for _, c in index.terms], const=index.const)
+        block = self.top if index.is_const else self.b.block
+        key = (block, index.const, frozenset(index.terms))
+        if key not in self._known:
+            with self.outside() if index.is_const else nullcontext():
+                coefs = [c for _, c in index.terms]
+                made = self.op("tile.affine", *[v for v, _ in index.terms], coef=coefs, const=index.const)
+            made.name = f"c{index.const}" if index.is_const else ""
+            self._known[key] = made
+        return self._known[key]
 
     @contextmanager
     def loop(
         self, total: int, step: int, *, first: int | None = None, bound: Ix | None = None, inits: Sequence[Value] = ()
     ) -> Iterator[Loop]:
-        """Cut [0, total) into pieces of `step` (the first may be shorter) and write the body once.
+        """Cut [0, total) into pieces of `step` (the first may be shorter) and write the body once, in a loop if there
+        are several.
 
         `bound`, if given, ends the loop early at run time. The body must append to `loop.yields` one value per init.
         """
         first = min(step, total) if first is None else first
-        bound_value = None if bound is None or bound.is_const else self.ix(bound)
         if bound is not None and bound.is_const:
-            total = bound.const
+            total, bound = bound.const, None
         first = min(first, total)
+        count = 1 + -(-(total - first) // step)
+        if count == 1 and bound is None:  # one piece: no loop
+            loop = Loop(Ix.of(0), Ix.of(0), Ix.of(total), list(inits))
+            yield loop
+            loop.results = loop.yields
+            return
+        bound_value = self.ix(bound) if bound is not None else None
         block = Block([IndexType()] * 3 + [v.type for v in inits], ["it", "off", "len"])
         it, off, length, *carried = block.args
-        count = 1 + -(-(total - first) // step)
-        if count == 1 and bound_value is None:
-            loop = Loop(Ix.of(0), Ix.of(0), Ix.of(total), carried)
-        else:
-            even = bound_value is None and first == step and total % step == 0
-            piece = Ix.of(step) if even else Ix(0, ((length, 1),), min(step, total))
-            loop = Loop(Ix(0, ((it, 1),), count - 1), Ix(0, ((off, 1),), total - 1), piece, carried)
+        even = bound is None and first == step and total % step == 0
+        piece = Ix.of(step) if even else Ix(0, ((length, 1),), min(step, total))
+        loop = Loop(Ix(0, ((it, 1),), count - 1), Ix(0, ((off, 1),), total - 1), piece, carried)
         outer, self.b.block = self.b.block, block
         try:
             yield loop
