@@ -78,8 +78,8 @@ class Importer:
         """The finished module; only if there are no problems."""
         graph = self.model.proto.graph
         outputs = {info.name: self.values[info.name] for info in graph.output}
-        attrs: dict[str, Any] = {"notes": list(self.notes)} if self.notes else {}
-        return self.builder.module(_identifier(graph.name), outputs, attrs)
+        attrs: dict[str, Any] = {"notes": tuple(self.notes)} if self.notes else {}
+        return self.builder.module(graph.name, outputs, attrs)
 
     # ---- inputs and weights
 
@@ -93,7 +93,7 @@ class Importer:
                 self.problems += error.diagnostics
                 continue
             with self.builder.at(Loc(file=self.model.name, node=tensor.name)):
-                self.values[tensor.name] = self.builder.constant(value, name=_identifier(tensor.name))
+                self.values[tensor.name] = self.builder.constant(value, name=tensor.name)
 
     def _bind_inputs(self, graph: onnx.GraphProto) -> None:
         used = {name for node in graph.node for name in node.input} | {info.name for info in graph.output}
@@ -111,8 +111,9 @@ class Importer:
         """The type of a graph input, or None with a problem recorded."""
         kind = info.type.WhichOneof("value")
         if kind != "tensor_type":
-            self._refuse("onnx.input-kind", f"input {info.name!r} is a {(kind or 'value without type').replace('_', ' ')}"
-                         "; expected a tensor", node=info.name, hint="sequences, maps and optionals cannot be compiled")
+            found = (kind or "value without type").replace("_", " ")
+            self._refuse("onnx.input-kind", f"input {info.name!r} is a {found}; expected a tensor", node=info.name,
+                         hint="sequences, maps and optionals cannot be compiled")
             return None
         tensor = info.type.tensor_type
         if tensor.elem_type not in IMPORTED:
@@ -144,7 +145,8 @@ class Importer:
             missing = [name for name in node.input if name and name not in self.values]
             if missing:
                 outcome.checked = False
-                return self._stand_in(node, inferred)
+                self._stand_in(node, inferred)
+                return
             inputs = [self.values[name] if name else None for name in node.input]
             with self.builder.at(loc):
                 view = Node(node, inputs, self.model.opset, self.builder, self.model.files, self.notes, self.known)
@@ -170,7 +172,7 @@ class Importer:
                 raise Unsupported("only the first outputs to be used", f"a use of output {index} ({name!r})")
             self.values[name] = value
             if not value.name:
-                value.name = _identifier(name)
+                value.name = name
 
     def _check_types(self, node: onnx.NodeProto, inferred: Mapping[str, onnx.TypeProto]) -> None:
         """Refuse a node whose imported shape is not the one that onnx infers: then its rule misreads the node."""
@@ -230,9 +232,3 @@ def _onnx_shape(info: onnx.TypeProto | None) -> tuple[int, ...] | None:
         return None
     dims = info.tensor_type.shape.dim
     return tuple(d.dim_value for d in dims) if all(d.WhichOneof("value") == "dim_value" for d in dims) else None
-
-
-def _identifier(name: str) -> str:
-    """An ONNX name with every character that the text format does not take replaced by `_`."""
-    clean = "".join(c if c.isascii() and (c.isalnum() or c in "_.") else "_" for c in name)
-    return clean if clean and not clean[0].isdigit() else f"v{clean}"

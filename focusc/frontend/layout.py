@@ -1,7 +1,7 @@
 """The token layout of a model file: from its `focusc.*` metadata or from the caller, checked against the graph.
 
 The facts and their rules are `focusc.export.layout.TokenLayout`; here they become the module attribute `layout`
-({visual: [v0, L], grid: [F, H, W], strides: [..], query: Q}) and their errors become diagnostics (`layout.<fact>`).
+({visual: (v0, L), grid: (F, H, W), strides: (..), query: Q}) and their errors become diagnostics (`layout.<fact>`).
 """
 
 from __future__ import annotations
@@ -51,8 +51,8 @@ def check_against_sequences(layout: TokenLayout, rows: Collection[int], file: st
 
 def as_attribute(layout: TokenLayout) -> dict[str, Any]:
     """The layout as a module attribute."""
-    return {"visual": [layout.visual_start, layout.visual_len], "grid": list(layout.grid),
-            "strides": list(layout.strides), "query": layout.query}
+    return {"visual": (layout.visual_start, layout.visual_len), "grid": layout.grid, "strides": layout.strides,
+            "query": layout.query}
 
 
 def _diagnose(error: LayoutError, file: str) -> CompileError:

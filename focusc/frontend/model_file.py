@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import onnx
+import onnx.inliner
 from google.protobuf.message import DecodeError
 
 from focusc.frontend.errors import bad_model
@@ -61,7 +62,7 @@ def open_model(path: str | Path) -> ModelFile:
     try:
         proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except Exception as error:  # onnx raises several unrelated types; each means that the shapes contradict
-        raise bad_model("onnx.checker", f"shape inference fails: {_first_line(error)}", file=name) from None
+        raise bad_model("onnx.checker", f"shape inference fails: {_one_line(error)}", file=name) from None
     return ModelFile(path, proto, opset, files, metadata)
 
 
@@ -100,10 +101,11 @@ def _check(path: Path, name: str) -> None:
     try:
         onnx.checker.check_model(str(path), full_check=True)
     except Exception as error:  # ValidationError, InferenceError, and others by version: all mean a broken model
-        raise bad_model("onnx.checker", f"onnx.checker refuses the model: {_first_line(error)}", file=name,
+        raise bad_model("onnx.checker", f"onnx.checker refuses the model: {_one_line(error)}", file=name,
                         hint="this is a fault of the file; export it again or repair the named node") from None
 
 
-def _first_line(error: Exception) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+def _one_line(error: Exception) -> str:
+    """onnx's message without its line breaks, at a readable length."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 300 else text[:297] + "..."

@@ -58,7 +58,7 @@ class ExternalFiles:
     """The external-data files of one model, each mapped once and read-only."""
 
     def __init__(self, directory: Path, model: str) -> None:
-        self._directory, self._model = directory, model
+        self._directory, self.model = directory, model
         self._maps: dict[str, np.ndarray] = {}
 
     def bytes_of(self, tensor: TensorProto) -> np.ndarray:
@@ -100,7 +100,7 @@ class ExternalFiles:
         return mapped
 
     def _error(self, code: str, tensor: str, message: str, hint: str) -> CompileError:
-        loc = Loc(file=self._model, node=tensor)
+        loc = Loc(file=self.model, node=tensor)
         return CompileError(Diagnostic(code, f"initialiser {tensor!r}: {message}", loc, hint=hint))
 
 
@@ -114,7 +114,7 @@ def resource(tensor: TensorProto, files: ExternalFiles, notes: list[str]) -> Res
     kind = tensor.data_type
     if kind not in STORED:
         raise bad_model("onnx.dtype", f"tensor {tensor.name!r} has element type {type_name(kind)}; "
-                        f"expected one of {', '.join(type_name(k) for k in STORED)}", node=tensor.name,
+                        f"expected one of {', '.join(type_name(k) for k in STORED)}", file=files.model, node=tensor.name,
                         hint="export the model in float32 or float16, without quantised or string tensors")
     shape = tuple(tensor.dims)
     if kind in WIDENED:
@@ -132,7 +132,7 @@ def _loader(tensor: TensorProto, files: ExternalFiles) -> Callable[[], np.ndarra
         inline = np.frombuffer(tensor.raw_data, STORED[kind])
         if inline.size != math.prod(shape):
             raise bad_model("onnx.checker", f"tensor {tensor.name!r} has shape {list(shape)} but holds "
-                            f"{inline.size} values", node=tensor.name, hint="write the model again")
+                            f"{inline.size} values", file=files.model, node=tensor.name, hint="write the model again")
         return lambda: _decode(inline.reshape(shape), kind)
     return lambda: onnx.numpy_helper.to_array(tensor).astype(_numpy(kind)).reshape(shape)
 

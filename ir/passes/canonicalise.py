@@ -211,7 +211,8 @@ def slice_to(rewriter: Rewriter, op: Op, x: Value, keep: tuple[range, ...]) -> V
     if not attrs["axes"]:
         return x
     if any(r.step < 0 for r in keep):  # an end before the first element has no other way to be written
-        attrs["ends"] = tuple(r.stop if r.step > 0 or r.stop >= 0 else -(2**62) for r in map(keep.__getitem__, attrs["axes"]))
+        cut = [keep[a] for a in attrs["axes"]]
+        attrs["ends"] = tuple(r.stop if r.step > 0 or r.stop >= 0 else -(2**62) for r in cut)
     return rewriter.builder_before(op).emit("tensor.slice", x, **attrs)
 
 

@@ -169,7 +169,7 @@ def _causal(masks: list[np.ndarray], shape: tuple[int, ...]) -> bool | None:
     rows, keys = shape[-2:]
     allowed = np.ones((1, 1), bool)
     for mask in masks:
-        flat = mask.reshape((-1, *((1, 1) + mask.shape)[-2:]))
+        flat = mask.reshape((-1, *(1, 1, *mask.shape)[-2:]))
         if (flat != flat[:1]).any():
             return None  # differs between heads or batch entries
         allowed = allowed & flat[0]

@@ -11,7 +11,8 @@ UNARY = {"Neg": "neg", "Sqrt": "sqrt", "Reciprocal": "reciprocal", "Exp": "exp",
          "Tanh": "tanh", "Erf": "erf", "Cos": "cos", "Sin": "sin", "Abs": "abs", "Not": "not", "Sign": "sign",
          "Floor": "floor", "Ceil": "ceil", "Round": "round", "IsNaN": "isnan"}
 BINARY = {"Add": "add", "Sub": "sub", "Mul": "mul", "Div": "div", "Equal": "equal", "Greater": "greater",
-          "Less": "less", "GreaterOrEqual": "greater_equal", "LessOrEqual": "less_equal", "And": "and", "Or": "or", "Xor": "xor"}
+          "Less": "less", "GreaterOrEqual": "greater_equal", "LessOrEqual": "less_equal", "And": "and",
+          "Or": "or", "Xor": "xor"}
 
 
 def _same(op: str, arity: int) -> RuleFunction:

@@ -104,8 +104,9 @@ def attempt(model: onnx.ModelProto, inputs: list[Any], outputs: list[Any], fixed
         if value.shape != expected.shape:
             return f"{name} has shape {value.shape}, expected {expected.shape}"
         loose = 1e-2 if expected.dtype.itemsize == 2 else tolerance
-        if not np.allclose(value.astype(np.float64), expected.astype(np.float64), rtol=loose, atol=loose, equal_nan=True):
-            return f"{name} differs by {np.abs(value.astype(np.float64) - expected.astype(np.float64)).max():.3g}"
+        a, b = value.astype(np.float64), expected.astype(np.float64)
+        if not np.allclose(a, b, rtol=loose, atol=loose, equal_nan=True):
+            return f"{name} differs by {np.abs(a - b).max():.3g}"
     return ""
 
 

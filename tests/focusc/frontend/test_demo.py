@@ -29,7 +29,8 @@ def error(module: Module, inputs: dict[str, np.ndarray], expected: np.ndarray) -
     return float(np.abs(got - expected).max() / np.abs(expected).max())
 
 
-def test_values_stay_within_1e_5_of_onnxruntime_after_every_pass(demo_onnx: Path, demo_inputs: dict[str, np.ndarray]) -> None:
+def test_values_stay_within_1e_5_of_onnxruntime_after_every_pass(
+        demo_onnx: Path, demo_inputs: dict[str, np.ndarray]) -> None:
     expected = reference(demo_onnx, demo_inputs)
     module = import_onnx(demo_onnx)
     assert error(module, demo_inputs, expected) <= 1e-5
@@ -89,19 +90,20 @@ def test_language_model_head_runs_on_the_last_position_only(demo_onnx: Path) -> 
 def test_both_exports_give_the_same_operators_and_layout(demo_onnx: Path) -> None:
     module = fused(demo_onnx)
     verify(module)
-    assert module.attrs["layout"] == {"visual": [3, 288], "grid": [8, 6, 6], "strides": [36, 6, 1], "query": 10}
+    assert module.attrs["layout"] == {
+        "visual": (3, 288), "grid": (8, 6, 6), "strides": (36, 6, 1), "query": 10}
 
 
 def test_every_op_knows_its_onnx_node_and_layers_their_torch_module(demo_onnx: Path) -> None:
     module = fused(demo_onnx)
     assert all(op.loc.node for op in module.walk() if op.name != "return")
     paths = {op.loc.module_path for op in module.walk() if op.name == "nn.linear"}
-    assert {"layers.0.attention.q_proj", "layers.5.mlp.down_proj", "vision.blocks.1.fc1", "projector.fc2", "lm_head"} <= paths
+    assert {"layers.0.attention.q_proj", "layers.5.mlp.down_proj", "vision.blocks.1.fc1", "lm_head"} <= paths
 
 
 def test_report_supports_every_node(demo_onnx: Path) -> None:
     report = op_report(demo_onnx)
     assert report.supported and not report.problems
     assert {n.status for n in report.nodes} == {"supported"}
-    assert report.to_dict()["layout"]["visual"] == [3, 288]
+    assert report.to_dict()["layout"]["visual"] == (3, 288)
     assert next(n for n in report.nodes if n.op_type == "Conv").module_path == "vision.patch_embed"

@@ -27,7 +27,8 @@ def shuffled(model: onnx.ModelProto, seed: int) -> onnx.ModelProto:
     names = {name for node in graph.node for name in (*node.input, *node.output)} | {t.name for t in graph.initializer}
     numbers = list(range(len(names)))
     rng.shuffle(numbers)
-    renamed = {name: name if name in fixed else f"z{number}" for name, number in zip(sorted(names), numbers, strict=True)}
+    pairs = zip(sorted(names), numbers, strict=True)
+    renamed = {name: name if name in fixed else f"z{number}" for name, number in pairs}
     for tensor in graph.initializer:
         tensor.name = renamed[tensor.name]
     for index, node in enumerate(graph.node):

@@ -1,0 +1,154 @@
+"""Bad models, each with its message as a golden text; the message never depends on where the file lies."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from golden_text import compare_golden
+from onnx import TensorProto, helper, numpy_helper
+
+from focusc.frontend import import_onnx, op_report
+from focusc.ir import CompileError
+
+F32, I64 = TensorProto.FLOAT, TensorProto.INT64
+
+
+def tensor(name: str, shape: list[int | str | None] | None, kind: int = F32) -> onnx.ValueInfoProto:
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def model(nodes: list[onnx.NodeProto], inputs: list[onnx.ValueInfoProto], outputs: list[onnx.ValueInfoProto],
+          weights: dict[str, np.ndarray] | None = None, *, opset: int = 20, metadata: dict[str, str] | None = None,
+          domains: tuple[str, ...] = ()) -> onnx.ModelProto:
+    for index, node in enumerate(nodes):
+        node.name = node.name or f"node_{index}"
+    graph = helper.make_graph(nodes, "bad", inputs, outputs, [numpy_helper.from_array(v, k) for k, v in
+                                                             (weights or {}).items()])
+    imports = [helper.make_opsetid("", opset), *(helper.make_opsetid(d, 1) for d in domains)]
+    made = helper.make_model(graph, opset_imports=imports, ir_version=10)
+    helper.set_model_props(made, metadata or {})
+    return made
+
+
+X, Y = tensor("x", [2, 4]), tensor("y", [2, 4])
+RELU = helper.make_node("Relu", ["x"], ["y"])
+
+
+def written(made: onnx.ModelProto) -> Callable[[Path], None]:
+    return lambda path: onnx.save(made, str(path))
+
+
+def external(location: str, size: int, *, length: str = "") -> Callable[[Path], None]:
+    """x + w with w in another file of `size` bytes (none if it is 0)."""
+
+    def write(path: Path) -> None:
+        made = model([helper.make_node("Add", ["x", "w"], ["y"])], [X], [Y])
+        weight = made.graph.initializer.add(name="w", data_type=F32, dims=[2, 4], data_location=TensorProto.EXTERNAL)
+        for key, value in {"location": location, "offset": "0", "length": length or "32"}.items():
+            weight.external_data.add(key=key, value=value)
+        path.write_bytes(made.SerializeToString())
+        if size:
+            (path.parent / location).write_bytes(bytes(size))
+
+    return write
+
+
+def loop(op: str) -> onnx.ModelProto:
+    body = helper.make_graph([helper.make_node("Relu", ["x"], ["b"])], "branch", [], [tensor("b", [2, 4])])
+    node = helper.make_node(op, ["c"], ["y"], then_branch=body, else_branch=body)
+    return model([node], [tensor("c", [], TensorProto.BOOL), X], [Y])
+
+
+SOFTMAX = helper.make_node("Softmax", ["x"], ["y"])
+
+
+def laid_out(**facts: str) -> Callable[[Path], None]:
+    return written(model([SOFTMAX], [tensor("x", [1, 2, 12, 12])], [tensor("y", [1, 2, 12, 12])],
+                         metadata={f"focusc.{k}": v for k, v in facts.items()}))
+
+
+CASES: dict[str, Callable[[Path], None]] = {
+    "onnx.missing": lambda path: None,
+    "onnx.read": lambda path: path.write_bytes(b"\xff\xfe not a model") and None,
+    "onnx.opset-old": written(model([RELU], [X], [Y], opset=17)),
+    "onnx.opset-none": lambda path: path.write_bytes(b"") and None,
+    "onnx.checker": written(model([helper.make_node("Relu", ["nowhere"], ["y"])], [X], [Y])),
+    "onnx.checker-shapes": written(model([helper.make_node("MatMul", ["x", "x"], ["y"])], [X], [Y])),
+    "onnx.dynamic-shape": written(model([RELU], [tensor("x", ["batch", 4])], [tensor("y", ["batch", 4])])),
+    "onnx.dynamic-shape-unknown": written(model([RELU], [tensor("x", [2, None])], [tensor("y", [2, None])])),
+    "onnx.operator": written(model([helper.make_node("Det", ["x"], ["y"])], [tensor("x", [3, 3])], [tensor("y", [])])),
+    "onnx.domain": written(model([helper.make_node("FusedThing", ["x"], ["y"], domain="com.vendor")], [X], [Y],
+                                 domains=("com.vendor",))),
+    "onnx.control-flow": written(loop("If")),
+    "onnx.input-kind": written(model([helper.make_node("SequenceAt", ["s", "i"], ["y"])], [
+        helper.make_tensor_sequence_value_info("s", F32, [2, 4]), tensor("i", [], I64)], [Y])),
+    "onnx.dtype": written(model([helper.make_node("Identity", ["x"], ["y"])], [tensor("x", [2], TensorProto.STRING)],
+                                [tensor("y", [2], TensorProto.STRING)])),
+    "onnx.dtype-weight": written(model([helper.make_node("Cast", ["w"], ["y"], to=F32)], [],
+                                       [tensor("y", [2])], {"w": np.zeros(2, np.uint64)})),
+    "onnx.dynamic-value": written(model([helper.make_node("Reshape", ["x", "s"], ["y"])], [X, tensor("s", [1], I64)],
+                                        [tensor("y", [8])])),
+    "onnx.unsupported": written(model([helper.make_node("Resize", ["x", "roi", "", "sizes"], ["y"], mode="linear",
+                                                        coordinate_transformation_mode="tf_crop_and_resize")],
+                                      [tensor("x", [1, 1, 4, 4])], [tensor("y", [1, 1, 2, 2])],
+                                      {"sizes": np.array([1, 1, 2, 2]), "roi": np.zeros(8, np.float32)})),
+    "onnx.external-missing": external("weights.bin", 0),
+    "onnx.external-path": external("../weights.bin", 0),
+    "onnx.external-data": external("weights.bin", 20),
+    "onnx.external-data-length": external("weights.bin", 32, length="16"),
+    "layout.visual": laid_out(visual="6,8", grid="2,2,2", query="1"),
+    "layout.visual-text": laid_out(visual="six", grid="2,2,2", query="1"),
+    "layout.grid": laid_out(visual="1,8", grid="2,2,3", query="3"),
+    "layout.query": laid_out(visual="1,8", grid="2,2,2", query="9"),
+    "layout.query-missing": laid_out(visual="1,8", grid="2,2,2"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_message(name: str, tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    path = tmp_path / "model.onnx"
+    CASES[name](path)
+    with pytest.raises(CompileError) as caught:
+        import_onnx(path)
+    error = caught.value
+    assert name.startswith(error.diagnostics[0].code)
+    assert str(tmp_path) not in error.render()
+    compare_golden(f"frontend/errors/{name}.txt", error.render() + "\n", request)
+
+
+def test_symbolic_link_out_of_the_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "elsewhere.bin").write_bytes(bytes(32))
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "weights.bin").symlink_to(tmp_path / "elsewhere.bin")
+    external("weights.bin", 0)(tmp_path / "model" / "model.onnx")
+    with pytest.raises(CompileError, match=r"onnx\.external-path"):
+        import_onnx(tmp_path / "model" / "model.onnx")
+
+
+def test_all_problems_are_reported_at_once_and_later_nodes_are_checked(tmp_path: Path) -> None:
+    nodes = [helper.make_node("Det", ["x"], ["d"]), helper.make_node("Relu", ["x"], ["r"]),
+             helper.make_node("Reshape", ["r", "s"], ["y"]), helper.make_node("Abs", ["d"], ["z"])]
+    path = tmp_path / "model.onnx"
+    outputs = [tensor("y", [9]), tensor("z", [])]
+    onnx.save(model(nodes, [tensor("x", [3, 3]), tensor("s", [1], I64)], outputs), str(path))
+    report = op_report(path)
+    assert [n.status for n in report.nodes] == ["unsupported", "supported", "unsupported", "supported"]
+    assert [n.problem.code for n in report.nodes if n.problem] == ["onnx.operator", "onnx.dynamic-value"]
+    assert not report.supported and not report.problems
+    with pytest.raises(CompileError) as caught:
+        import_onnx(path)
+    assert len(caught.value.diagnostics) == 2
+
+
+def test_nodes_behind_a_dynamic_input_are_unchecked_not_lost(tmp_path: Path) -> None:
+    path = tmp_path / "model.onnx"
+    onnx.save(model([RELU, helper.make_node("Det", ["w"], ["z"])], [tensor("x", ["batch", 4])],
+                    [tensor("y", ["batch", 4]), tensor("z", [])], {"w": np.eye(2, dtype=np.float32)}), str(path))
+    report = op_report(path)
+    assert [n.status for n in report.nodes] == ["unchecked", "unsupported"]
+    assert [p.code for p in report.problems] == ["onnx.dynamic-shape"]
+    assert report.to_dict()["problems"][0]["node"] == "x"
