@@ -133,7 +133,8 @@ class State(NamedTuple):
 
 RING: Final = 8192
 """Slices of a channel that may be in staging."""
-compiled: Final[Any] = nb.njit(cache=True, error_model="numpy")
+compiled: Final[Any] = nb.njit(cache=True, error_model="numpy", _nrt=False)
+"""Without reference counts: nothing is allocated here, and counting costs more than the arithmetic."""
 _int: Final[Any] = np.int64
 """Arguments of compiled functions pass through it: a literal would compile another copy of the function."""
 _LDA, _LDW, _MXU, _VEC, _SIC, _SEC, _ST = 1, 2, 3, 4, 5, 6, 7
@@ -151,16 +152,6 @@ _P = [int(p) for p in Par]
  _VPIPE, _LDCOST) = _P
 assert [int(k) for k in Kind] == list(range(10)) and [int(i) for i in _I] == list(range(6))
 assert len(Par) <= Misc.EXTRA and Misc.STALL + 8 * len(Cause) == Misc.SIZE
-
-
-@compiled
-def _slices(s: Any, c: int) -> int:
-    """Slices of a stream item."""
-    t = s.table
-    if t[c, _KIND] == _WEIGHT:
-        chunk = int(s.misc[_CHUNK])
-        return -(-t[c, _DEPTH] // t[c, _WIDTH]) * -(-t[c, _COLS] // chunk)
-    return t[c, _SLICES]
 
 
 @compiled
@@ -184,7 +175,7 @@ def _advance(s: Any, ch: int, force: int) -> bool:
     state = s.channel[ch]
     while state[_ITEM] < state[_ISSUED]:
         c = s.items[ch, state[_ITEM]]
-        if _slices(s, c) > 0:
+        if t[c, _SLICES] > 0:
             break
         s.times[c, _START_T] = s.times[c, _END_T] = s.times[c, _ISSUE_T]
         state[_ITEM] += 1
@@ -195,8 +186,11 @@ def _advance(s: Any, ch: int, force: int) -> bool:
     kind, rows, width = t[c, _KIND], t[c, _ROWS], t[c, _WIDTH]
     if kind == _WEIGHT:
         chunk = int(s.misc[_CHUNK])
-        across = -(-t[c, _COLS] // chunk)
-        cells = min(width, t[c, _DEPTH] - k // across * width) * min(chunk, t[c, _COLS] - k % across * chunk)
+        if t[c, _COLS] <= chunk:
+            cells = min(width, t[c, _DEPTH] - k * width) * t[c, _COLS]
+        else:
+            across = -(-t[c, _COLS] // chunk)
+            cells = min(width, t[c, _DEPTH] - k // across * width) * min(chunk, t[c, _COLS] - k % across * chunk)
         bytes_ = float(cells * t[c, _BYTES])
         stage = 2.0 * cells
         elements = cells
@@ -252,7 +246,7 @@ def _advance(s: Any, ch: int, force: int) -> bool:
     s.misc[held] += stage
     state[_ALLOC] += 1
     state[_SLICE] += 1
-    if state[_SLICE] == _slices(s, c):
+    if state[_SLICE] == t[c, _SLICES]:
         state[_SLICE] = 0
         state[_ITEM] += 1
         s.times[c, _END_T] = served
@@ -320,7 +314,10 @@ def _mma(s: Any, c: int) -> bool:
     ready = max(issue, _ready(s, t[c, _DST], _int(1), _int(1)))
     feed = _STREAM_C if t[s.items[0, t[c, _POP_A]], _KIND] == _FORWARD else _DRAM_C
     scatter = math.ceil(rows / misc[_SCATTER_ROWS])
-    deep = -(-t[c, _DEPTH] // t[c, _WIDTH])
+    width = t[c, _WIDTH]
+    deep, blocks = -(-t[c, _DEPTH] // width), -(-cols // chunk)
+    whole_groups, last_groups = chunk // across, -(-(cols - (blocks - 1) * chunk) // across)
+    lag = misc[_SKEW] if pipelined else misc[_OVERHEAD]
     done = ready
     first = True
     for k in range(t[c, _SLICES]):
@@ -331,13 +328,16 @@ def _mma(s: Any, c: int) -> bool:
             _take(s, _int(0), max(act, s.misc[_CURSOR + _MXU]))
             continue
         vectors = rows if dense else s.unique[t[c, _UNIQUE] + k]
-        tall = -(-min(t[c, _WIDTH], t[c, _DEPTH] - k * t[c, _WIDTH]) // array_rows)
-        for block in range(-(-cols // chunk)):
+        tall = _int(1)
+        if width > array_rows:
+            tall = -(-min(width, t[c, _DEPTH] - k * width) // array_rows)
+        for block in range(blocks):
             wgt = _arrived(s, _int(1))
             if wgt < 0.0:
                 return False
             loaded = 0.0
-            for _ in range(-(-min(chunk, cols - block * chunk) // across) * tall):
+            groups = whole_groups if (block + 1) * chunk <= cols else last_groups
+            for _ in range(groups * tall):
                 base = max(s.misc[_CURSOR + _MXU], issue)
                 loaded = wgt
                 if pipelined:
@@ -349,8 +349,8 @@ def _mma(s: Any, c: int) -> bool:
                     cause = _WEIGHT_C
                 if first and ready > max(act, loaded):
                     start, cause = max(start, ready), _TILE_C
-                if not dense and s.misc[_EXTRA + 1] > start:
-                    start, cause = s.misc[_EXTRA + 1], _SCATTER_C
+                if not dense and s.misc[_EXTRA + 1] - lag > start:
+                    start, cause = s.misc[_EXTRA + 1] - lag, _SCATTER_C
                 hidden = 0.0
                 if pipelined and cause == _WEIGHT_C:
                     hidden = min(start - base, float(array_rows))
@@ -373,7 +373,8 @@ def _mma(s: Any, c: int) -> bool:
                 if dense:
                     done = max(done, out)
                 else:
-                    # Two partial-sum buffers: a pass waits for the scatter of the pass before the last.
+                    # Two partial-sum buffers: the first result of a pass, `lag` cycles after its start, waits for
+                    # the scatter of the pass before the last.
                     s.misc[_EXTRA + 1] = s.misc[_EXTRA + 2]
                     s.misc[_EXTRA + 2] = max(s.misc[_EXTRA + 2], out) + scatter
                     s.misc[_EXTRA + 0] += scatter

@@ -18,7 +18,7 @@ BUCKET_CYCLES: Final = 128
 _BITS: Final = 17
 _MASK: Final = (1 << _BITS) - 1
 _FULL: Final = 1e-6
-compiled: Final[Any] = nb.njit(cache=True, error_model="numpy")
+compiled: Final[Any] = nb.njit(cache=True, error_model="numpy", _nrt=False)
 
 
 def new_ledger() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
@@ -37,7 +37,7 @@ def book(used: Any, buckets: Any, rate: float, time: float, amount: float) -> fl
     """
     number, following = buckets[0], buckets[1]
     full = rate * BUCKET_CYCLES
-    bucket = np.int64(time // BUCKET_CYCLES)
+    bucket = np.int64(time * (1.0 / BUCKET_CYCLES))
     left = amount
     while left > 0.0:
         slot = bucket & _MASK

@@ -323,9 +323,9 @@ def lower(trace: Trace, machine: Machine, counts: DynamicCounts | None) -> Work:
     unique, at, offsets = resolve_unique(trace, counts)
     table[at, Col.UNIQUE] = offsets
     _position_lists(low)
-    acts, wgts = _match(low)
     half = machine.buffers.weights.bytes // (4 * machine.array.rows)
     chunk = max(machine.array.cols, half // machine.array.cols * machine.array.cols)
+    acts, wgts = _match(low, chunk)
     return Work(table, low.cost, low.uses, unique, acts, wgts, low.windows, trace.pc, chunk)
 
 
@@ -346,7 +346,7 @@ def _position_lists(low: Lowering) -> None:
     low.table[users[reader[here]], Col.LEAD] = 4 * count[fresh][here]
 
 
-def _match(low: Lowering) -> tuple[Ints, Ints]:
+def _match(low: Lowering, chunk: int) -> tuple[Ints, Ints]:
     """Number stream items, hand them to their consumers and complete what depends on both ends."""
     table, trace = low.table, low.trace
     kinds = table[:, Col.KIND]
@@ -386,6 +386,7 @@ def _match(low: Lowering) -> tuple[Ints, Ints]:
     table[fed, Col.WIDTH] = table[mmas, Col.WIDTH]
     spare = wgts[len(mmas):]
     table[spare, Col.WIDTH] = low.machine.array.rows
+    table[wgts, Col.SLICES] = -(-table[wgts, Col.DEPTH] // table[wgts, Col.WIDTH]) * -(-table[wgts, Col.COLS] // chunk)
     wrong = np.flatnonzero((table[feeder, Col.COLS] < table[mmas, Col.DEPTH])
                            | (table[feeder, Col.ROWS] != table[mmas, Col.ROWS])
                            | (table[fed, Col.COLS] != table[mmas, Col.COLS])
