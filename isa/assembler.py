@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from focusc.isa.errors import AsmError, IsaError
 from focusc.isa.fields import STREAM, Addr, Field, R
 from focusc.isa.insns import BY_MNEMONIC, Insn
+from focusc.isa.predecode import predecode
 from focusc.isa.program import DebugEntry, Program, Symbol
 
 __all__ = ["assemble"]
@@ -49,6 +50,7 @@ class _Assembler:
         self.folder = folder
         self.insns: list[Insn] = []
         self.locs: list[int] = []
+        self.nodes: list[Node] = []
         self.loc = -1
         self.const = bytearray()
         self.const_data: NDArray[np.uint8] | None = None
@@ -81,13 +83,17 @@ class _Assembler:
             else:
                 self.insns.append(self.instruction(node))
                 self.locs.append(self.loc)
+                self.nodes.append(node)
         try:
             const = self.const_data if self.const_data is not None else np.frombuffer(bytes(self.const), np.uint8)
-            return Program(self.insns, const, self.symbols, self.single.get(".arena", 0), self.single.get(".target", ""),
-                           self.single.get(".hardware", {}), self.single.get(".plan", {}), self.debug, self.locs,
-                           self.single.get(".meta", {}))
+            program = Program(self.insns, const, self.symbols, self.single.get(".arena", 0), self.single.get(".target", ""),
+                              self.single.get(".hardware", {}), self.single.get(".plan", {}), self.debug, self.locs,
+                              self.single.get(".meta", {}))
+            predecode(program)  # loops are matched, the one halt is at the end
         except IsaError as error:
-            self.fail("asm.program", error.message)
+            pc = error.where.removeprefix("pc ")
+            self.fail("asm.program", error.message, self.nodes[int(pc)] if pc.isdigit() else None, error.hint)
+        return program
 
     def parse(self) -> Node:
         try:
