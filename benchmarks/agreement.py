@@ -14,7 +14,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,19 +84,29 @@ class Watch:
             site = self.sites[event.site]
             self.rows.setdefault((site["layer"], site["site"]), []).append(event)
 
+    def parts(self, layer: int, site: str) -> Iterator[tuple[int, SicEvent]]:
+        """The events of a site with the first slot of each: tiles of the same rows follow each other by columns."""
+        done: dict[int, int] = {}
+        for event in self.rows[layer, site]:
+            slot = done.get(event.row0, 0)
+            yield slot, event
+            done[event.row0] = slot + len(event.links)
+
     def values(self, layer: int, site: str, shape: tuple[int, ...]) -> Array:
         """The activation that was gathered at a site, put together from its tiles."""
         out = np.zeros((shape[-2], shape[-1]), np.float32)
-        for event in self.rows[layer, site]:
-            out[event.row0 : event.row0 + len(event.x)] = event.x[:, : shape[-1]]
+        for slot, event in self.parts(layer, site):
+            rows, columns = event.x.shape
+            out[event.row0 : event.row0 + rows, 32 * slot : 32 * slot + columns] = event.x
         return out.reshape(shape)
 
     def links(self, layer: int, site: str, rows: int) -> Array:
         """[rows, slots]: sequence row that each vector linked to."""
-        events = self.rows[layer, site]
-        out = np.repeat(np.arange(rows)[:, None], len(events[0].links), axis=1)
-        for event in events:
-            out[event.row0 : event.row0 + event.links.shape[1]] = event.links.T + event.row0
+        slots = max(slot + len(event.links) for slot, event in self.parts(layer, site))
+        out = np.repeat(np.arange(rows)[:, None], slots, axis=1)
+        for slot, event in self.parts(layer, site):
+            count, length = event.links.shape
+            out[event.row0 : event.row0 + length, slot : slot + count] = event.links.T + event.row0
         return out
 
 

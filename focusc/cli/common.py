@@ -128,11 +128,8 @@ def plain(value: Any) -> Any:
         return plain({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
     if isinstance(value, Path):
         return str(value)
-    if hasattr(value, "item") and getattr(value, "ndim", 1) == 0:
-        return value.item()
-    if hasattr(value, "tolist"):
-        return value.tolist()
-    return value
+    to_list = getattr(value, "tolist", None)  # numpy arrays and scalars
+    return plain(to_list()) if callable(to_list) else value
 
 
 @contextmanager

@@ -28,7 +28,8 @@ def read_npz(path: str | os.PathLike[str], what: str = "file of arrays (.npz)") 
         with archive:
             return {name: archive[name] for name in archive.files}
     except ValueError as error:
-        holds = "holds Python objects" if "allow_pickle" in str(error) else "is not an .npz file"
+        pickled = "allow_pickle" in str(error) and zipfile.is_zipfile(file)
+        holds = "holds Python objects" if pickled else "is not an .npz file"
         message = f"the file {holds}; named arrays of numbers were expected"
         raise InputError("inputs.file", message, where=str(file), hint=_AGAIN) from None
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError, KeyError) as error:
@@ -38,4 +39,5 @@ def read_npz(path: str | os.PathLike[str], what: str = "file of arrays (.npz)") 
 def write_npz(path: str | os.PathLike[str], arrays: Mapping[str, Array]) -> None:
     """Write arrays under their names."""
     with atomic_writer(path) as file:
-        np.savez(file, **arrays)
+        named: dict[str, Any] = dict(arrays)
+        np.savez(file, **named)

@@ -132,7 +132,7 @@ def reference(model: str | os.PathLike[str]) -> Any:
     names = [output.name for output in session.get_outputs()]
 
     def run(inputs: Mapping[str, Array]) -> dict[str, Array]:
-        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+        return {name: np.asarray(value) for name, value in zip(names, session.run(names, dict(inputs)), strict=True)}
 
     return run
 

@@ -16,6 +16,7 @@ from focusc.driver.errors import InputError
 from focusc.driver.files import existing, write_text
 from focusc.driver.load import load_program
 from focusc.driver.progress import Progress, silent
+from focusc.isa.errors import IsaError
 
 if TYPE_CHECKING:
     from focusc.isa import Program, Trace
@@ -150,7 +151,12 @@ def run_files(
         check_target(loaded, target, where=os.fspath(program))
     arrays = read_npz(inputs)
     progress("run", 1, 3)
-    result = run(loaded, arrays, array=array, strict=strict, timeline=timeline)
+    try:
+        result = run(loaded, arrays, array=array, strict=strict, timeline=timeline)
+    except IsaError as error:
+        if error.code.startswith("input."):
+            error.where = os.fspath(inputs)
+        raise
     result.stats["digests"]["file"] = file_digest(program)
     progress("write", 2, 3)
     write_npz(output, result.outputs)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from focusc.driver.errors import InputError
@@ -29,7 +30,7 @@ def export(
 
     progress("export and compare with torch", 0, 1)
     try:
-        report = exporters.export(model, output, opset=opset)
+        report = exporters.export(model, Path(output), opset=opset)
     except exporters.ExportError as error:
         raise InputError("export.model", str(error)) from error
     except exporters.LayoutError as error:

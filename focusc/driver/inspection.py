@@ -50,7 +50,7 @@ class Dump:
         if const is None:
             return [str(target)]
         with atomic_writer(const) as file:
-            file.write(memoryview(self.program.const))
+            file.write(self.program.const.tobytes())
         return [str(target), str(const)]
 
     def data(self) -> dict[str, Any]:
