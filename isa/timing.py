@@ -17,9 +17,10 @@ from focusc.isa.errors import IsaError
 from focusc.isa.machine import ENGINES, Machine
 from focusc.isa.program import Program
 from focusc.isa.sequencer import Trace, expand
-from focusc.isa.timing_kernel import CAUSES, RING, Cause, Misc, Par, State, Time, run
+from focusc.isa.timing_kernel import run
 from focusc.isa.timing_ledger import new_ledger
 from focusc.isa.timing_rules import Work, lower
+from focusc.isa.timing_state import CAUSES, RING, Cause, Misc, Par, State, Time
 
 __all__ = ["ARRAY_MODELS", "CAUSES", "ENGINES", "ArrayModel", "Timing", "simulate"]
 

@@ -8,135 +8,15 @@ slices are timed. So a load may still be open when the next command is looked at
 from __future__ import annotations
 
 import math
-from enum import IntEnum
-from typing import Any, Final, NamedTuple
-
-import numba as nb
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any, Final
 
 from focusc.isa.dynamic import SLOT
 from focusc.isa.timing_ledger import book
 from focusc.isa.timing_rules import Col, Kind
+from focusc.isa.timing_state import RING, Cause, Channel, Misc, Par, compiled, word
 
-__all__ = ["CAUSES", "RING", "Cause", "Misc", "Par", "State", "Time", "run"]
+__all__ = ["run"]
 
-
-class Cause(IntEnum):
-    """Why an engine does not work; `ISSUE` is the time without a command."""
-
-    ISSUE = 0
-    QUEUE = 1
-    DRAM = 2
-    WEIGHT = 3
-    STREAM = 4
-    TILE = 5
-    SCATTER = 6
-    FENCE = 7
-    FILL = 8
-    ROOM = 9
-
-
-CAUSES: Final = tuple(cause.name.lower() for cause in Cause)
-
-
-class Par(IntEnum):
-    """Entries of `State.par` (float64): figures of the machine."""
-
-    RATE = 0
-    LATENCY = 1
-    ARRAY_ROWS = 2
-    ARRAY_COLS = 3
-    OVERHEAD = 4
-    SKEW = 5
-    PIPELINED = 6
-    SCATTER_ROWS = 7
-    """Rows of one array-wide column group scattered a cycle."""
-    STAGE_ACT = 8
-    STAGE_WGT = 9
-    CHUNK = 10
-    DEPTH = 11
-    VECTOR_PIPE = 12
-    LOAD_COST = 13
-    """Cycles per element of moving the stream into the vector unit."""
-
-
-class _I(IntEnum):
-    """Integer state of a stream channel (0 activation, 1 weight)."""
-
-    ALLOC = 0
-    """Slices requested so far, TAKEN consumed, RECLAIM whose room has been given back."""
-    TAKEN = 1
-    RECLAIM = 2
-    ITEM = 3
-    """Item being loaded and its next slice; ISSUED items have been issued."""
-    SLICE = 4
-    ISSUED = 5
-
-
-class Time(IntEnum):
-    """Columns of `State.times`: of each command, in cycles."""
-
-    COST = 0
-    """Cycles of an element or slot (`Work.cost`)."""
-    ISSUE = 1
-    FENCE = 2
-    """Earliest DRAM access that fences allow."""
-    START = 3
-    END = 4
-    SPAN = 5
-    """By how much the command moved the latest end seen so far; sums to the total."""
-    WORK = 6
-    """Busy cycles on its engine."""
-
-
-class Misc(IntEnum):
-    """First entries of the parts of `State.misc`; `Par` come first."""
-
-    EXTRA = 16
-    """Scatter cycles; end of scatter of the pass before last, of the last; start of the last pass; items up to an
-    open `fwd`."""
-    HELD = 24
-    """Per channel: bytes in staging, latest time at which room was given back."""
-    CURSOR = 28
-    """Per engine: end of its last work."""
-    BUSY = 36
-    STALL = 44
-    """Per engine and cause."""
-    SIZE = 124
-
-
-class State(NamedTuple):
-    """Everything the loop reads and writes; few arrays, since each costs compile time in every function."""
-
-    table: NDArray[np.int64]
-    unique: NDArray[np.int32]
-    items: NDArray[np.int64]
-    """[2, items]: command of each stream item."""
-    of_start: NDArray[np.int64]
-    others: NDArray[np.int32]
-    """Overlapping windows, see `Windows`."""
-    times: NDArray[np.float64]
-    misc: NDArray[np.float64]
-    channel: NDArray[np.int64]
-    """[2, 6], see `_I`."""
-    ring: NDArray[np.float64]
-    """[6, RING]: arrival, bytes and time of consumption of the last slices of both channels."""
-    win: NDArray[np.float64]
-    """[3, windows]: last write by the array, by any other engine, last read."""
-    queue: NDArray[np.int64]
-    """[8, depth + 1]: last commands of each engine, and their number."""
-    used: NDArray[np.float64]
-    buckets: NDArray[np.int64]
-    """The bandwidth ledger, see `focusc.isa.timing_ledger`."""
-
-
-RING: Final = 8192
-"""Slices of a channel that may be in staging."""
-compiled: Final[Any] = nb.njit(cache=True, error_model="numpy", _nrt=False)
-"""Without reference counts: nothing is allocated here, and counting costs more than the arithmetic."""
-_int: Final[Any] = np.int64
-"""Arguments of compiled functions pass through it: a literal would compile another copy of the function."""
 _LDA, _LDW, _MXU, _VEC, _SIC, _SEC, _ST = 1, 2, 3, 4, 5, 6, 7
 _EPS: Final = 1e-6
 _KIND, _ENGINE, _SLOTS, _DST, _A, _B, _RMW, _ROWS, _COLS = (int(c) for c in list(Col)[:9])
@@ -150,7 +30,7 @@ _EXTRA, _HELD, _CURSOR, _BUSY, _STALL = (int(m) for m in list(Misc)[:5])
 _P = [int(p) for p in Par]
 (_RATE, _LATENCY, _AROWS, _ACOLS, _OVERHEAD, _SKEW, _PIPELINED, _SCATTER_ROWS, _STAGE_ACT, _STAGE_WGT, _CHUNK, _QDEPTH,
  _VPIPE, _LDCOST) = _P
-assert [int(k) for k in Kind] == list(range(10)) and [int(i) for i in _I] == list(range(6))
+assert [int(k) for k in Kind] == list(range(10)) and [int(i) for i in Channel] == list(range(6))
 assert len(Par) <= Misc.EXTRA and Misc.STALL + 8 * len(Cause) == Misc.SIZE
 
 
@@ -264,7 +144,7 @@ def _arrived(s: Any, ch: int) -> float:
     """Arrival of the next slice to be consumed; negative if it can never come."""
     state = s.channel[ch]
     while state[_ALLOC] <= state[_TAKEN]:
-        if not _advance(s, ch, _int(0)):
+        if not _advance(s, ch, word(0)):
             return -1.0
     return s.ring[ch, state[_TAKEN] % RING]
 
@@ -311,7 +191,7 @@ def _mma(s: Any, c: int) -> bool:
     dense = t[c, _UNIQUE] < 0
     pipelined = misc[_PIPELINED] > 0.0
     chunk, across, array_rows = int(misc[_CHUNK]), int(misc[_ACOLS]), int(misc[_AROWS])
-    ready = max(issue, _ready(s, t[c, _DST], _int(1), _int(1)))
+    ready = max(issue, _ready(s, t[c, _DST], word(1), word(1)))
     feed = _STREAM_C if t[s.items[0, t[c, _POP_A]], _KIND] == _FORWARD else _DRAM_C
     scatter = math.ceil(rows / misc[_SCATTER_ROWS])
     width = t[c, _WIDTH]
@@ -321,18 +201,18 @@ def _mma(s: Any, c: int) -> bool:
     done = ready
     first = True
     for k in range(t[c, _SLICES]):
-        act = _arrived(s, _int(0))
+        act = _arrived(s, word(0))
         if act < 0.0:
             return False
         if k >= deep:
-            _take(s, _int(0), max(act, s.misc[_CURSOR + _MXU]))
+            _take(s, word(0), max(act, s.misc[_CURSOR + _MXU]))
             continue
         vectors = rows if dense else s.unique[t[c, _UNIQUE] + k]
-        tall = _int(1)
+        tall = word(1)
         if width > array_rows:
             tall = -(-min(width, t[c, _DEPTH] - k * width) // array_rows)
         for block in range(blocks):
-            wgt = _arrived(s, _int(1))
+            wgt = _arrived(s, word(1))
             if wgt < 0.0:
                 return False
             loaded = 0.0
@@ -355,7 +235,7 @@ def _mma(s: Any, c: int) -> bool:
                 if pipelined and cause == _WEIGHT_C:
                     hidden = min(start - base, float(array_rows))
                     s.misc[_STALL + 10 * _MXU + _FILL_C] += hidden
-                _begin(s, _int(_MXU), issue, start - hidden, _int(cause))
+                _begin(s, word(_MXU), issue, start - hidden, word(cause))
                 if first:
                     s.times[c, _START_T] = start
                     first = False
@@ -379,8 +259,8 @@ def _mma(s: Any, c: int) -> bool:
                     s.misc[_EXTRA + 2] = max(s.misc[_EXTRA + 2], out) + scatter
                     s.misc[_EXTRA + 0] += scatter
                     done = max(done, s.misc[_EXTRA + 2])
-            _take(s, _int(1), loaded)
-        _take(s, _int(0), s.misc[_CURSOR + _MXU])
+            _take(s, word(1), loaded)
+        _take(s, word(0), s.misc[_CURSOR + _MXU])
     if first:
         s.times[c, _START_T] = ready
     s.times[c, _END_T] = done
@@ -396,7 +276,7 @@ def _stream(s: Any, e: int, c: int, item: int, cost: float) -> bool:
     source = s.items[0, item]
     feed = _STREAM_C if t[source, _KIND] == _FORWARD else _DRAM_C
     for k in range(t[source, _SLICES]):
-        act = _arrived(s, _int(0))
+        act = _arrived(s, word(0))
         if act < 0.0:
             return False
         start = max(s.misc[_CURSOR + e], act)
@@ -405,7 +285,7 @@ def _stream(s: Any, e: int, c: int, item: int, cost: float) -> bool:
         s.misc[_BUSY + e] += elements * cost
         s.times[c, _WORK_T] += elements * cost
         s.misc[_CURSOR + e] = start + elements * cost
-        _take(s, _int(0), s.misc[_CURSOR + e])
+        _take(s, word(0), s.misc[_CURSOR + e])
     return True
 
 
@@ -414,26 +294,26 @@ def _vector(s: Any, c: int) -> bool:
     """A vector command: operands ready, then elements at the cost of its slowest unit, plus the pipeline's depth."""
     t, issue = s.table, s.times[c, _ISSUE_T]
     while s.misc[_EXTRA + 4] > s.channel[0, _ITEM]:  # a `fwd` is still open: its engine is this one
-        if not _advance(s, _int(0), _int(1)):
+        if not _advance(s, word(0), word(1)):
             return False
-    yes, no = _int(1), _int(0)
+    yes, no = word(1), word(0)
     ready = max(_ready(s, t[c, _DST], yes, no), max(_ready(s, t[c, _A], no, no), _ready(s, t[c, _B], no, no)))
     start = max(max(s.misc[_CURSOR + _VEC], issue), ready)
-    _begin(s, _int(_VEC), issue, start, _int(_TILE_C))
+    _begin(s, word(_VEC), issue, start, word(_TILE_C))
     s.times[c, _START_T] = s.misc[_CURSOR + _VEC] = start
     if t[c, _KIND] == _FORWARD:
         s.misc[_EXTRA + 4] = s.channel[0, _ISSUED]
         while s.misc[_EXTRA + 4] > s.channel[0, _ITEM]:
-            if not _advance(s, _int(0), _int(0)):
+            if not _advance(s, word(0), word(0)):
                 break
         return True
     before = s.times[c, _WORK_T]
     total = t[c, _ROWS] * t[c, _COLS] * s.times[c, _COST_T]
     if t[c, _POP_A] >= 0:
         single = t[c, _POP_B] < 0
-        if not _stream(s, _int(_VEC), c, t[c, _POP_A], s.times[c, _COST_T] if single else s.misc[_LDCOST]):
+        if not _stream(s, word(_VEC), c, t[c, _POP_A], s.times[c, _COST_T] if single else s.misc[_LDCOST]):
             return False
-    if t[c, _POP_B] >= 0 and not _stream(s, _int(_VEC), c, t[c, _POP_B], s.times[c, _COST_T]):
+    if t[c, _POP_B] >= 0 and not _stream(s, word(_VEC), c, t[c, _POP_B], s.times[c, _COST_T]):
         return False
     rest = max(total - (s.times[c, _WORK_T] - before), 0.0)
     whole = math.ceil(s.misc[_CURSOR + _VEC] + rest - _EPS) + s.misc[_VPIPE]
@@ -452,7 +332,7 @@ def _writer(s: Any, c: int, fence: float) -> bool:
     """st, st.idx, sic, sec.*: start after tile and fence, occupy the engine, move bytes to DRAM."""
     t, e, issue = s.table, s.table[c, _ENGINE], s.times[c, _ISSUE_T]
     kind, rows = t[c, _KIND], t[c, _ROWS]
-    ready = _ready(s, t[c, _A], _int(0), _int(0))
+    ready = _ready(s, t[c, _A], word(0), word(0))
     start = max(max(s.misc[_CURSOR + e], issue), max(ready, fence))
     _begin(s, e, issue, start, _TILE_C if ready >= fence else _FENCE_C)
     s.times[c, _START_T] = start
@@ -500,9 +380,9 @@ def run(s: Any) -> tuple[int, float]:
     count = len(t)
     depth = int(s.misc[_QDEPTH])
     queue = s.queue
-    now, last_slot, frontier = -1.0, _int(-1), 0.0
+    now, last_slot, frontier = -1.0, word(-1), 0.0
     fence_act, fence_wgt, fence_store, all_writes = 0.0, 0.0, 0.0, 0.0
-    pending_act, pending_wgt = _int(0), _int(0)
+    pending_act, pending_wgt = word(0), word(0)
     for c in range(count):
         step = now + (t[c, _SLOTS] - last_slot)
         last_slot = t[c, _SLOTS]
@@ -523,7 +403,7 @@ def run(s: Any) -> tuple[int, float]:
         if queue[e, depth] >= depth:
             oldest = queue[e, queue[e, depth] % depth]
             while s.times[oldest, _START_T] < 0.0:
-                if not _advance(s, _int(0 if e == _LDA else 1), _int(0)):
+                if not _advance(s, word(0 if e == _LDA else 1), word(0)):
                     return c, now
             if s.times[oldest, _START_T] > now:
                 s.misc[_STALL + 10 * 0 + _QUEUE_C] += s.times[oldest, _START_T] - now
@@ -547,14 +427,14 @@ def run(s: Any) -> tuple[int, float]:
             s.times[c, _END_T] = -1.0
             # Loads before it hold their place in the stream; they are timed first, even beyond staging.
             while s.channel[0, _ITEM] < s.channel[0, _ISSUED] - 1:
-                if not _advance(s, _int(0), _int(1)):
+                if not _advance(s, word(0), word(1)):
                     return c, now
             good = _vector(s, c)
         else:
             barrier = fence_store
             for ch, pending in ((0, pending_act), (1, pending_wgt)):
                 while s.channel[ch, _ITEM] < pending:
-                    if not _advance(s, _int(ch), _int(1)):
+                    if not _advance(s, word(ch), word(1)):
                         return c, now
                 if pending > 0:
                     barrier = max(barrier, s.times[s.items[ch, pending - 1], _END_T] + s.misc[_LATENCY])
@@ -566,7 +446,7 @@ def run(s: Any) -> tuple[int, float]:
             s.times[c, _SPAN_T] += s.times[c, _END_T] - frontier
             frontier = s.times[c, _END_T]
     for ch in range(2):
-        while _advance(s, _int(ch), _int(1)):
+        while _advance(s, word(ch), word(1)):
             pass
         if s.channel[ch, _ISSUED] > 0:
             frontier = max(frontier, s.times[s.items[ch, s.channel[ch, _ISSUED] - 1], _END_T])
