@@ -12,7 +12,7 @@ import numpy as np
 from . import photos
 from .questions import DEEP, STANDARD, TRANSIENT, ask
 from .scene import FRAMES, Scene, draw, make_scene
-from .tokenizer import encode_query, token_id
+from .tokenizer import COLOURS, QUERY, SHAPES, encode_query, token_id
 
 __all__ = ["Batch", "frames_batch", "question_batch"]
 
@@ -24,13 +24,29 @@ _EVENTS = (*TRANSIENT, *TRANSIENT, DEEP[0], "colour", "shape", "exists", *_HARD,
 @dataclass(frozen=True)
 class Batch:
     """pixels f32 [B, f, 3, 48, 48], frames i64 [B, f], queries i64 [B, N, 10], answers i64 [B, N],
-    labels f32 [B * f, 36, 5] (see `scene.draw`)."""
+    labels f32 [B * f, 36, 5] (see `scene.draw`), places f32 [B, N, 10, 6] (see `_places`)."""
 
     pixels: np.ndarray
     frames: np.ndarray
     queries: np.ndarray
     answers: np.ndarray
     labels: np.ndarray
+    places: np.ndarray
+
+
+def _places(scene: Scene, query: np.ndarray, frames: np.ndarray) -> np.ndarray:
+    """What each word of a question refers to, float32 [10, 6]: mean x and y, radius, x and y travel, all about unit
+    size, and 1 where the word is a colour or shape that exactly one object of the scene has (else all 0)."""
+    out = np.zeros((QUERY, 6), dtype=np.float32)
+    for i, word in enumerate(query):
+        meant = [t for t in (*scene.main, *scene.small) if _REFERS.get(int(word)) in (("c", t.colour), ("s", t.shape))]
+        if len(meant) == 1:
+            c = meant[0].centre[frames]
+            out[i] = (*((c.mean(0) - 23.5) / 12), (meant[0].radius - 7) / 1.5, *((c[-1] - c[0]) / 20), 1)
+    return out
+
+
+_REFERS = {token_id(w): ("c", i) for i, w in enumerate(COLOURS)} | {token_id(w): ("s", i) for i, w in enumerate(SHAPES)}
 
 
 def _scene(rng: np.random.Generator) -> Scene:
@@ -66,7 +82,7 @@ def _questions(rng: np.random.Generator, scene: Scene, n: int) -> list[tuple[str
 def question_batch(seed: int, phase: int, step: int, *, videos: int, questions: int, frames: int) -> Batch:
     """`videos` training videos with `questions` questions each; `frames` is 2 (a random pair) or 8 (all)."""
     rng = np.random.default_rng([seed, phase, step])
-    pixels, numbers, labels, queries, answers = [], [], [], [], []
+    pixels, numbers, labels, queries, answers, places = [], [], [], [], [], []
     for _ in range(videos):
         scene, which = _scene(rng), np.arange(FRAMES)
         if frames < FRAMES:
@@ -77,8 +93,10 @@ def question_batch(seed: int, phase: int, step: int, *, videos: int, questions: 
         labels.append(y)
         numbers.append(which)
         queries.append([encode_query(q) for q, _ in asked])
+        places.append([_places(scene, q, which) for q in queries[-1]])
         answers.append([token_id(a) for _, a in asked])
-    return Batch(np.stack(pixels), np.stack(numbers), np.array(queries), np.array(answers), np.concatenate(labels))
+    return Batch(np.stack(pixels), np.stack(numbers), np.array(queries), np.array(answers), np.concatenate(labels),
+                 np.array(places))
 
 
 def frames_batch(seed: int, step: int, *, scenes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """The demo model in torch: LLaVA/Qwen2-VL in miniature. Every width and head size is a multiple of 32.
 
-pixels -> patch convolution -> ViT blocks within each frame -> projector, frame number -> causal decoder -> logits of
+pixels -> patch convolution -> ViT blocks within each frame -> projector, plus positions -> causal decoder -> logits of
 the last position
 """
 
@@ -57,6 +57,15 @@ def rotary(config: Config) -> tuple[Tensor, Tensor]:
     half = torch.cat(angles, dim=1)
     both = torch.cat([half, half], dim=1)
     return both.cos(), both.sin()
+
+
+def coordinates(width: int) -> Tensor:
+    """Start of the positions added to visual tokens, float32 [8, 36, width]: t, h and w, each of unit variance, along
+    one random direction each. Rotary positions tell attention where a token is, but not the token itself; without this
+    the features hold no trace of their cell, and comparing places ("left of") is learnt late or never."""
+    t, h, w = torch.meshgrid(torch.arange(FRAMES), torch.arange(GRID), torch.arange(GRID), indexing="ij")
+    axes = torch.stack([(a - a.float().mean()) / a.float().std() for a in (t, h, w)], dim=-1)
+    return (1.2 * axes @ torch.randn(3, width)).view(FRAMES, GRID * GRID, width)
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -192,7 +201,7 @@ class DemoModel(nn.Module):
         self.config = c = config or Config()
         self.vision = Vision(c)
         self.projector = Projector(c)
-        self.frame_position = nn.Parameter(torch.zeros(FRAMES, 1, c.width))
+        self.position = nn.Parameter(coordinates(c.width))
         self.embed_tokens = nn.Embedding(VOCAB_SIZE, c.width)
         self.layers = nn.ModuleList(DecoderLayer(c) for _ in range(c.layers))
         self.norm = RMSNorm(c.width)
@@ -220,7 +229,7 @@ class DemoModel(nn.Module):
 
     def forward(self, pixel_values: Tensor, input_ids: Tensor) -> Tensor:
         start, end = len(PREFIX), len(PREFIX) + VISUAL
-        visual = (self.projector(self.vision(pixel_values)) + self.frame_position).reshape(1, VISUAL, -1)
+        visual = (self.projector(self.vision(pixel_values)) + self.position).reshape(1, VISUAL, -1)
         text = self.embed_tokens(input_ids)
         x = torch.cat([text[:, :start], visual, text[:, end:]], dim=1)
         for layer in self.layers:

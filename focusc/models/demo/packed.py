@@ -105,17 +105,18 @@ def _attend(attention: Attention, x: Tensor, rope: tuple[Tensor, Tensor], prefix
 
 
 def forward(model: DemoModel, pixels: Tensor, queries: Tensor, frames: Tensor,
-            thinning: Thinning = Thinning()) -> tuple[Tensor, Tensor]:
+            thinning: Thinning = Thinning(), tap: list[Tensor] | None = None) -> tuple[Tensor, Tensor]:
     """Logits [B, N, vocabulary] of N questions per video, and the vision tower's features [B * f, 36, width].
 
     pixels [B, f, 3, 48, 48]; queries int64 [B, N, 10]; frames int64 [B, f] are the numbers of the frames given, so that
-    training may look at some of the eight.
+    training may look at some of the eight. `tap`, if given, receives the text rows [B, N, 10, width]
+    after three layers.
     """
     b, f = frames.shape
     n = queries.shape[1]
     start, cells = len(PREFIX), GRID * GRID
     features = model.vision(pixels.flatten(0, 1))
-    visual = (model.projector(features) + model.frame_position[frames.flatten()]).reshape(b, f * cells, -1)
+    visual = (model.projector(features) + model.position[frames.flatten()]).reshape(b, f * cells, -1)
     length = f * cells
     before = model.embed_tokens(torch.tensor([token_id(w) for w in PREFIX])).expand(b, -1, -1)
     x = torch.cat([before, visual, model.embed_tokens(queries).flatten(1, 2)], dim=1)
@@ -155,4 +156,6 @@ def forward(model: DemoModel, pixels: Tensor, queries: Tensor, frames: Tensor,
             cos, sin = (z.gather(2, rows[:, None, :, None].expand(-1, -1, -1, z.shape[-1])) for z in (cos, sin))
             now = k
         x = x + layer.mlp(_merged(layer.mlp_norm(x), start, now, thinning.merge))
+        if i == 2 and tap is not None:
+            tap.append(x[:, start + now:].view(b, n, QUERY, -1))
     return model.lm_head(model.norm(x)), features
