@@ -8,22 +8,21 @@ from focusc.ir.diagnostics import fail
 from focusc.isa.machine import Machine
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Tiling:
-    """Tile extents that fit the machine: rows m of a GEMM tile, columns n, and bytes of the output buffer.
+    """Tile extents that fit the machine: most rows m and columns n of a GEMM tile.
 
     m is also where SIC cuts the visual rows. n is bounded by the weight staging buffer: two slices of 32 x n f16.
     """
 
+    machine: Machine
     m: int
     n: int
-    obuf: int
-    k: int = 32
 
-    def rows_for(self, bytes_per_row: int, *, fixed: int = 0, double: bool = True) -> int:
-        """The most rows (at most m) of which two (or one) working sets fit next to `fixed` bytes."""
-        free = self.obuf - fixed
-        return max(0, min(self.m, free // (bytes_per_row * (2 if double else 1))))
+    @property
+    def obuf(self) -> int:
+        """Bytes of the output buffer."""
+        return self.machine.buffers.output.bytes
 
 
 def tiling(machine: Machine, m: int = 0, n: int = 0) -> Tiling:
@@ -58,4 +57,4 @@ def tiling(machine: Machine, m: int = 0, n: int = 0) -> Tiling:
             f"{machine.buffers.output.bytes}",
             hint="lower tile{m=...} or enlarge buffers.output",
         )
-    return Tiling(m, n, machine.buffers.output.bytes)
+    return Tiling(machine, m, n)

@@ -7,11 +7,14 @@ For each head and query tile the keys are visited block by block with a running 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
-from focusc.backends.lower.context import Lowering, Rows, handles
+from focusc.backends.lower.context import Lowering, handles
 from focusc.backends.lower.emit import Ix, Loop
 from focusc.backends.lower.views import ConcView, View, matrix_shape
+from focusc.backends.mapping import Rows, even
 from focusc.ir import ConcentratedType, Op, TensorType, Value
 from focusc.ir.diagnostics import fail
 from focusc.ir.ops.tile_vector import LOWEST
@@ -74,6 +77,19 @@ class Heads:
         return e.scalar("mul", e.mma(act, panel), self.scale)
 
 
+@dataclass(frozen=True)
+class Tiles:
+    """How the query rows are cut: `rows` into m-tiles, each into blocks of `sub` rows; `keys` is a key block.
+
+    `direct` says that a block is a whole m-tile that goes straight through SIC.
+    """
+
+    rows: Rows
+    sub: int
+    keys: int
+    direct: bool
+
+
 @handles("nn.attention")
 def attention(low: Lowering, op: Op) -> None:
     """softmax(scale Q K^T + causal mask) V for each batch, head, query tile and key block."""
@@ -83,60 +99,64 @@ def attention(low: Lowering, op: Op) -> None:
     total, length, keys = matrix_shape(q.type)[0], q.type.shape[-2], k.type.shape[-2]
     h = Heads.of(low, op)
     batch, shift = total // length, keys - length
+    t = _tiles(low, op, h, length, keys)
     low.kernel(op, "act", "wgt", "store")
-    sink = low.sink(op.results[0])
-    if h.size % 32 and isinstance(sink.view, ConcView):
-        raise fail(
-            "lower.head",
-            f"heads of {h.size} columns do not start at 32-wide slots",
-            op.loc,
-            hint="leave the o_in site out: concentrate{sites=...}",
-        )
-    rows, block = _shape(low, op, h, length, keys, sink.view)
-    _account(low, op, h, batch, length, keys, rows, block)
+    sink = low.sink(op.results[0], direct=t.direct)
+    _account(low, op, h, batch, length, keys, t)
     e = low.emit
     with e.loop(batch, 1) as b, e.loop(h.kv_heads, 1) as kv, e.loop(h.group, 1) as g:
         head = kv.off * h.group + g.off
         base, key_base = b.off * length, b.off * keys
-        with e.loop(rows.total, rows.step, first=rows.first) as m:
-            it, within = _position(h.q, m, rows)
+        with e.loop(t.rows.total, t.rows.step, first=t.rows.first) as m, _blocks(low, m, t) as r:
+            row = m.off + r.off
 
-            def load(m: Loop = m, it: Ix = it, within: Ix | int = within) -> Value:
-                return h.load(low, head, it, base + m.off, m.len, within)
+            def load(m: Loop = m, r: Loop = r, row: Ix = row) -> Value:
+                return h.load(low, head, m.it, base + row, r.len, r.off)
 
-            bound = m.off + m.len + shift if op.attrs["causal"] else None
-            causal = (m.off + shift) if op.attrs["causal"] else None
-            out = _softmax_v(low, h, load, kv.off, m.len, rows.most, keys, block, bound, causal, key_base)
-            low.put(sink, out, m.it, base + m.off, head * h.size, head * h.slots)
-
-
-def _position(q: View | ConcView, m: Loop, rows: Rows) -> tuple[Ix, Ix | int]:
-    """(m-tile, first row within it) of a query tile: query tiles are m-tiles, or whole pieces of the only one."""
-    if isinstance(q, ConcView) and rows.step != q.m and q.rows > rows.first and q.first >= q.rows:
-        return Ix.of(0), m.off
-    return m.it, 0
+            bound = row + r.len + shift if op.attrs["causal"] else None
+            causal = row + shift if op.attrs["causal"] else None
+            out = _softmax_v(low, h, load, kv.off, r.len, keys, t.keys, bound, causal, key_base)
+            low.put(sink, out, m.it, base + row, head * h.size, head * h.slots)
 
 
-def _shape(low: Lowering, op: Op, h: Heads, length: int, keys: int, sink: View | ConcView) -> tuple[Rows, int]:
-    """Query rows and keys of a tile: rows as SIC demands, else as many as fit with a full block of keys."""
-    obuf, n = low.tiling.obuf, low.tiling.n
-    block = min(n, -(-keys // 32) * 32)
-    if isinstance(sink, ConcView) or (isinstance(h.q, ConcView) and h.q.rows > h.q.first):
-        rows = low.rows_of(length, sink, h.q)
-        while block > 32 and 4 * rows.most * (2 * block + h.size + VECTORS) > obuf:
-            block -= 32
+@contextmanager
+def _blocks(low: Lowering, m: Loop, t: Tiles) -> Iterator[Loop]:
+    """The row blocks of an m-tile; the tile itself if it is one block."""
+    if t.sub >= t.rows.most:
+        yield Loop(Ix.of(0), Ix.of(0), m.len, [])
     else:
-        fit = obuf // (4 * (2 * block + h.size + VECTORS))
-        rows = low.rows_of(length, most=min(fit, low.tiling.m))
-    if 4 * rows.most * (block + h.size + VECTORS) > obuf:
+        with low.emit.loop(t.rows.most, t.sub, bound=m.len) as r:
+            yield r
+
+
+def _tiles(low: Lowering, op: Op, h: Heads, length: int, keys: int) -> Tiles:
+    """Straight through SIC if whole m-tiles fit beside some block of keys; else as many rows as fit with a full one."""
+    obuf, widest = low.tiling.obuf, min(low.tiling.n, -(-keys // 32) * 32)
+
+    def fits(rows: int, block: int, copies: int) -> bool:
+        return 4 * rows * (copies * block + h.size + VECTORS) <= obuf
+
+    given = Rows(length, h.q.first, h.q.m) if isinstance(h.q, ConcView) else None
+    gather = low.gather_of(op.results[0]) if h.size % 32 == 0 else None
+    tiles = low.gather_rows(gather) if gather is not None else None
+    if tiles is not None and given in (None, tiles):
+        for copies in (2, 1):
+            for block in range(widest, 0, -32):
+                if fits(tiles.most, block, copies):
+                    return Tiles(tiles, tiles.most, block, True)
+    most = min(obuf // (4 * (2 * widest + h.size + VECTORS)), low.tiling.m)
+    if most < 1:
         raise fail(
             "tile.obuf",
-            f"attention tiles of {rows.most} query rows x {block} keys and {h.size} columns need "
-            f"{4 * rows.most * (block + h.size + VECTORS)} bytes, the output buffer has {obuf}",
+            f"attention with heads of {h.size} columns and blocks of {widest} keys needs "
+            f"{4 * (2 * widest + h.size + VECTORS)} bytes a query row, the output buffer has {obuf}",
             op.loc,
-            hint="lower tile{m=...} and concentrate{m=...}",
+            hint="enlarge buffers.output",
         )
-    return rows, block
+    if given is None:
+        rows = low.rows_of(length, most=most)
+        return Tiles(rows, rows.most, widest, False)
+    return Tiles(given, even(given.most, most).step, widest, False)
 
 
 def _softmax_v(
@@ -145,7 +165,6 @@ def _softmax_v(
     load: object,
     kv: Ix,
     length: Ix,
-    most: int,
     keys: int,
     block: int,
     bound: Ix | None,
@@ -185,7 +204,7 @@ def _softmax_v(
     return e.binary("mul", out, e.unary("recip", total))
 
 
-def _account(low: Lowering, op: Op, h: Heads, batch: int, length: int, keys: int, rows: Rows, block: int) -> None:
+def _account(low: Lowering, op: Op, h: Heads, batch: int, length: int, keys: int, t: Tiles) -> None:
     """Dense MACs, and how many of the (query, key) pairs that the tiles compute lie under the causal mask."""
     assert op.operands[0] is not None
     full, decoder = low.dense_rows(op.operands[0].type.shape)
@@ -195,9 +214,11 @@ def _account(low: Lowering, op: Op, h: Heads, batch: int, length: int, keys: int
         full = length
     pairs = full * (full + 1) // 2 + full * (full_keys - full) if causal else full * full_keys
     useful = length * (length + 1) // 2 + length * (keys - length) if causal else length * keys
-    done, off = 0, 0
-    while off < length:
-        n = min(rows.first if off == 0 else rows.step, length - off)
-        reach = min(keys, off + n + keys - length) if causal and keys > block else keys
-        done, off = done + n * reach, off + n
+    done, start = 0, 0
+    for piece in range(t.rows.pieces):
+        stop = min(length, start + (t.rows.first if piece == 0 else t.rows.step))
+        for row in range(start, stop, t.sub):
+            n = min(t.sub, stop - row)
+            done += n * (min(keys, row + n + keys - length) if causal and keys > t.keys else keys)
+        start = stop
     low.account(op, 2 * batch * h.heads * h.size * pairs, decoder=decoder, useful=useful, done=done)

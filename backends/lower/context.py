@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from focusc.backends.lower.emit import Emit, Ix
 from focusc.backends.lower.views import ConcView, View, first_rows, matrix_shape
+from focusc.backends.mapping import Rows, even
 from focusc.backends.options import Tiling
 from focusc.ir import Block, Builder, ConcentratedType, Loc, Module, Op, TensorType, TokensType, Value
 from focusc.ir.diagnostics import fail
@@ -26,20 +27,6 @@ SIC_ATTRS = (
     "layer",
     "site",
 )
-
-
-@dataclass(frozen=True)
-class Rows:
-    """A partition of `total` rows: `first`, then `step` each."""
-
-    total: int
-    first: int
-    step: int
-
-    @property
-    def most(self) -> int:
-        """Rows of the largest piece."""
-        return min(self.total, max(self.first, self.step if self.total > self.first else 0))
 
 
 @dataclass(frozen=True)
@@ -145,14 +132,27 @@ class Lowering:
         """The only reader of a value, if it reads it once and the value is no output."""
         return value.users[0] if value.use_count == 1 and value.users[0].name != "return" else None
 
-    def sink(self, value: Value) -> Sink:
-        """Decide where `value` is written: through SIC if only its gather reads it, into the buffer of a row-wise
-        concatenation, or into a buffer of its own."""
+    def gather_of(self, value: Value) -> Op | None:
+        """The `sic.gather` that is the only reader of a value, if SIC can take it on the way out."""
         user = self.single_user(value)
+        if user is None or user.name != "sic.gather" or user.operands[0] is not value:
+            return None
+        return user if matrix_shape(value.type)[1] % 32 == 0 else None
+
+    def gather_rows(self, gather: Op) -> Rows:
+        """The m-tiles of a concentrated value: no tile holds rows of two SIC tiles."""
+        a = gather.attrs
+        rows = matrix_shape(gather.results[0].type)[0]
+        return Rows(rows, first_rows(rows, a["m"], (a["visual_start"], a["visual_len"])), a["m"])
+
+    def sink(self, value: Value, *, direct: bool = True) -> Sink:
+        """Decide where `value` is written: through SIC if only its gather reads it (and `direct`), into the buffer of a
+        row-wise concatenation, or into a buffer of its own."""
         rows, cols = matrix_shape(value.type)
-        if user is not None and user.name == "sic.gather" and user.operands[0] is value and cols % 32 == 0:
-            self.absorbed.add(user)
-            return self.gather_sink(user)
+        gather = self.gather_of(value) if direct else None
+        if gather is not None:
+            self.absorbed.add(gather)
+            return self.gather_sink(gather)
         placed = self.destination.get(value)
         if placed is not None:
             home, offset = placed
@@ -189,7 +189,7 @@ class Lowering:
                 gather.loc,
             )
         rows, cols = matrix_shape(type_)
-        first = first_rows(rows, a["m"], (a["visual_start"], a["visual_len"]))
+        first = self.gather_rows(gather).first
         buffer = self.emit.op(
             "tile.buffer",
             shape=(rows, cols),
@@ -234,9 +234,7 @@ class Lowering:
         for view in views:
             if isinstance(view, ConcView):
                 return Rows(total, view.first, view.m)
-        limit = max(1, min(self.tiling.m if most is None else most, total))
-        step = -(-total // -(-total // limit))
-        return Rows(total, step, step)
+        return even(total, self.tiling.m if most is None else most)
 
     def columns(self, rows: int, live: int, total: int, multiple: int = 32, fixed: int = 0) -> int:
         """Columns of a GEMM tile: the most (a multiple of `multiple`, at most n) of which `live` tiles of `rows` rows

@@ -95,10 +95,12 @@ def rope(low: Lowering, op: Op) -> None:
     if total % steps:
         raise fail("lower.rope", f"{total} rows are not whole sequences of {steps} positions", op.loc)
     low.kernel(op)
-    sink = low.sink(op.results[0])
     e = low.emit
-    fit = low.tiling.obuf // (8 * head)
-    rows = low.rows_of(steps, sink.view, most=min(fit, low.tiling.m))
+    fit = min(low.tiling.obuf // (8 * head), low.tiling.m)
+    gather = low.gather_of(op.results[0]) if head % 32 == 0 else None
+    direct = gather is not None and low.gather_rows(gather).most <= fit
+    sink = low.sink(op.results[0], direct=direct)
+    rows = low.rows_of(steps, sink.view, most=fit)
     with e.loop(total, steps) as b, e.loop(rows.total, rows.step, first=rows.first) as m, e.loop(width, head) as c:
         row = b.off + m.off
         tile = e.to_tile(e.load(source.buffer, row + source.row, c.off + source.col, m.len, head))

@@ -9,9 +9,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from focusc.backends.lower.context import Lowering, Rows, Sink, handles
+from focusc.backends.lower.context import Lowering, handles
 from focusc.backends.lower.emit import Ix
 from focusc.backends.lower.views import ConcView, View, matrix_shape
+from focusc.backends.mapping import Choice, Gemm, Rows, search
 from focusc.ir import Op, TensorType, Value
 from focusc.ir.diagnostics import fail
 
@@ -36,24 +37,27 @@ class Chain:
         return self.last.results[0]
 
 
-def grow(low: Lowering, root: Op, *, rope: bool = True) -> Chain:
+def grow(low: Lowering, root: Op) -> Chain:
     """Extend a root by its single readers as long as they are element-wise on the same rows and columns."""
     chain = Chain(root)
     while True:
         value = chain.result
         user = low.single_user(value)
-        if user is None or not _fusable(low, value, user, rope):
+        if user is None or not _fusable(low, chain, user):
             return chain
         chain.steps.append(user)
 
 
-def _fusable(low: Lowering, value: Value, user: Op, rope: bool) -> bool:
+def _fusable(low: Lowering, chain: Chain, user: Op) -> bool:
+    value = chain.result
     if user.name in ("nn.gelu", "nn.silu"):
         return True
     if user.name == "nn.rope":
         head = matrix_shape(user.operands[1].type)[1] if user.operands[1] is not None else 0
         batched = isinstance(value.type, TensorType) and matrix_shape(value.type)[0] != value.type.shape[-2]
-        return rope and user.operands[0] is value and 0 < head <= low.tiling.n and not batched
+        if user.operands[0] is not value or batched or not 0 < head <= low.tiling.n:
+            return False
+        return choose(low, Chain(chain.root, [*chain.steps, user])) is not None
     if user.name in ("tensor.add", "tensor.mul"):
         other = user.operands[1] if user.operands[0] is value else user.operands[0]
         if other is None or other is value or user.results[0].type != value.type:
@@ -64,8 +68,10 @@ def _fusable(low: Lowering, value: Value, user: Op, rope: bool) -> bool:
     return False
 
 
-def finish(low: Lowering, chain: Chain, tile: Value, row: Ix, rows: Ix, col: Ix, cols: Ix) -> Value:
-    """Apply the fused steps to one accumulator tile at (row, col)."""
+def finish(
+    low: Lowering, chain: Chain, tile: Value, second: Value | None, row: Ix, rows: Ix, col: Ix, cols: Ix
+) -> Value:
+    """Apply the fused steps to one accumulator tile at (row, col); `second` is the up-product of a SwiGLU."""
     e = low.emit
     value = chain.root.results[0]
     for step in chain.steps:
@@ -76,6 +82,9 @@ def finish(low: Lowering, chain: Chain, tile: Value, row: Ix, rows: Ix, col: Ix,
             tile = e.unary("silu", tile)
         elif step.name == "nn.rope":
             tile = rotary(low, step, tile, row, rows)
+        elif step.name == "nn.swiglu":
+            assert second is not None
+            tile = e.binary("mul", e.unary("silu", tile), second)
         else:
             other = step.operands[1] if step.operands[0] is value else step.operands[0]
             assert other is not None
@@ -125,28 +134,43 @@ def activation(low: Lowering, x: View | ConcView) -> Operand:
     return lambda it, row, rows: e.load(x.buffer, row + x.row, x.col, rows, x.cols)
 
 
+def choose(low: Lowering, chain: Chain, weights: int = 1) -> tuple[Choice, bool] | None:
+    """(mapping, whether the result goes straight through SIC); None if no tile fits the output buffer."""
+    x, w = chain.root.operands[0], chain.root.operands[1]
+    assert x is not None and w is not None
+    total, (k, columns) = matrix_shape(chain.root.results[0].type)[0], w.type.shape
+    source = low.at.get(x)
+    fixed = Rows(total, source.first, source.m) if isinstance(source, ConcView) else None
+    live = weights + any(s.name == "nn.rope" for s in chain.steps)
+    gather = low.gather_of(chain.result)
+    tiles = low.gather_rows(gather) if gather is not None else None
+    for direct in (True, False) if tiles is not None and fixed in (None, tiles) else (False,):
+        gemm = Gemm(total, k, columns, live, head_multiple(chain), direct, tiles if direct else fixed)
+        if found := search(gemm, low.tiling):
+            return found, direct
+    return None
+
+
 def gemm(
     low: Lowering,
     chain: Chain,
     load: Operand,
     weights: list[View],
     biases: list[View | None],
-    rows: Rows,
-    sink: Sink,
-    combine: Callable[[list[Value]], Value] | None = None,
 ) -> None:
-    """The loop nest: for each m-tile and n-tile one product per weight, `combine`d, finished and put to the sink."""
+    """The loop nest: for each m-tile and n-tile one product per weight, finished and put to the sink."""
     e = low.emit
     k, total = weights[0].rows, weights[0].cols
-    live = len(weights) + any(s.name == "nn.rope" for s in chain.steps)
-    n = low.columns(rows.most, live, total, head_multiple(chain))
-    if not n:
+    found = choose(low, chain, len(weights))
+    if found is None:
         raise fail(
             "tile.obuf",
-            f"a GEMM tile of {rows.most} rows does not fit the output buffer of {low.tiling.obuf} bytes",
+            f"no GEMM tile of this layer fits the output buffer of {low.tiling.obuf} bytes",
             chain.root.loc,
-            hint="lower tile{m=...}",
+            hint="lower concentrate{m=...} or tile{m=...}",
         )
+    (rows, n), direct = (found[0].rows, found[0].n), found[1]
+    sink = low.sink(chain.result, direct=direct)
     with e.loop(rows.total, rows.step, first=rows.first) as m, e.loop(total, n) as c:
         tiles: list[Value] = []
         for weight, bias in zip(weights, biases, strict=True):
@@ -158,8 +182,8 @@ def gemm(
             if chain.root.attrs.get("epilogue", "none") == "gelu_tanh":
                 tile = e.unary("gelu", tile)
             tiles.append(tile)
-        tile = combine(tiles) if combine else tiles[0]
-        tile = finish(low, chain, tile, m.off, m.len, c.off, c.len)
+        second = tiles[1] if len(tiles) > 1 else None
+        tile = finish(low, chain, tiles[0], second, m.off, m.len, c.off, c.len)
         low.put(sink, tile, m.it, m.off, c.off, c.it * (n // 32))
 
 
@@ -179,10 +203,7 @@ def _emit_linear(low: Lowering, chain: Chain) -> None:
     x, w, bias = _linear_operands(low, op)
     _account(low, op)
     low.kernel(op)
-    sink = low.sink(chain.result)
-    total = matrix_shape(op.results[0].type)[0]
-    rows = low.rows_of(total, x, sink.view)
-    gemm(low, chain, activation(low, x), [w], [bias], rows, sink)
+    gemm(low, chain, activation(low, x), [w], [bias])
 
 
 def _linear_operands(low: Lowering, op: Op) -> tuple[View | ConcView, View, View | None]:
@@ -229,15 +250,7 @@ def swiglu(low: Lowering, op: Op) -> None:
     _account(low, gate)
     _account(low, up)
     low.kernel(gate)
-    sink = low.sink(op.results[0])
-    rows = low.rows_of(matrix_shape(op.results[0].type)[0], x, sink.view)
-    e = low.emit
-
-    def combine(tiles: list[Value]) -> Value:
-        e.at(op.loc)
-        return e.binary("mul", e.unary("silu", tiles[0]), tiles[1])
-
-    gemm(low, Chain(gate), activation(low, x), [w1, w2], [b1, b2], rows, sink, combine)
+    gemm(low, Chain(gate, [op]), activation(low, x), [w1, w2], [b1, b2])
 
 
 @handles("nn.patch_embed")
@@ -270,9 +283,8 @@ def patch_embed(low: Lowering, op: Op) -> None:
         total, width = matrix_shape(op.results[0].type)
         low.account(op, total * weight.rows * width, decoder=False)
         low.kernel(op)
-        sink = low.sink(chain.result)
         e = low.emit
         load: Operand = lambda it, row, rows: e.load_patch(image.buffer, row, rows, **window)  # noqa: E731
-        gemm(low, chain, load, [weight], [low.view(bias) if bias else None], low.rows_of(total, sink.view), sink)
+        gemm(low, chain, load, [weight], [low.view(bias) if bias else None])
 
     low.deferred(chain.last, emit)

@@ -6,9 +6,10 @@ that goes through SIC needs all rows of its m-tile at once and is normalised in 
 
 from __future__ import annotations
 
-from focusc.backends.lower.context import Lowering, Rows, Sink, handles
+from focusc.backends.lower.context import Lowering, Sink, handles
 from focusc.backends.lower.emit import Ix, Loop
 from focusc.backends.lower.views import ConcView, View, matrix_shape
+from focusc.backends.mapping import Rows
 from focusc.ir import Op, Value
 from focusc.ir.diagnostics import fail
 

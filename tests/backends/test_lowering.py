@@ -8,12 +8,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from focusc.backends import compile_module, load_hardware
+from focusc.backends.codegen import generate
 from focusc.backends.lower import lower_module
 from focusc.backends.options import tiling
-from focusc.ir import CompileError, Loc, Module, interpret, parse, print_module, same_module, verify
+from focusc.ir import CompileError, Loc, Module, PassManager, interpret, parse, print_module, same_module, verify
 from focusc.ir.passes.registry import load_pass
 from focusc.ir.resource_file import ResourceTable
 from focusc.isa.emulator import Emulator
+from focusc.isa.machine import Machine
 from tests.backends.models import Shape, inputs, vlm
 
 FOCUS = load_hardware("focus")
@@ -104,6 +106,24 @@ def test_any_small_model(
         module = load_pass("concentrate")(module, method=method, threshold=0.6, **({"m": m} if m else {}), **options)
     _, second = ladder(module, inputs(shape, seed), m=m, n=n)
     assert second < 2e-2
+
+
+@pytest.mark.parametrize("kib", [20, 28, 40, 64])
+@pytest.mark.parametrize("method", [None, "focus"])
+def test_little_room_on_chip_unfuses_but_computes_the_same(kib: int, method: str | None) -> None:
+    """Where a fused kernel's tiles do not fit, rotary embedding, SIC or query blocks become kernels of their own."""
+    data = FOCUS.to_dict()
+    data["buffers"]["output"]["bytes"] = kib * 1024
+    machine = Machine.from_dict(data)
+    shape = Shape(grid=(3, 4, 6), width=96, heads=4, kv_heads=2, size=64, prefix=4, query=6)
+    module = vlm(shape)
+    if method:
+        module = load_pass("concentrate")(module, method=method, threshold=0.7, m=64)
+    x = inputs(shape)
+    lowered = PassManager("plan-memory,place-fences").run(lower_module(module, tiling(machine, 64)))
+    program = generate(lowered, machine)
+    assert program.plan["obuf_peak_bytes"] <= kib * 1024
+    assert error(Emulator(program, strict=True).run(x).outputs["logits"], interpret(module, x)["logits"]) < 2e-2
 
 
 def test_a_tiled_module_prints_parses_and_runs() -> None:

@@ -1,0 +1,109 @@
+"""Mapping search of a GEMM: which tile of the output buffer costs the least.
+
+The loop order is m-tiles around n-tiles, so with m rows and n columns a tile the activation is read ceil(N/n) times and
+the weights ceil(M/m) times. Candidates are scored by a closed form of the pipelined machine: array passes against DRAM
+transfers, plus the draining of a tile (vector work, store or SIC) where there is no room for a second one to overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from focusc.backends.options import Tiling
+from focusc.isa.machine import Machine
+
+ELEMENT = 2  # bytes of an f16 element in DRAM
+ACCUMULATOR = 4  # bytes of an f32 accumulator
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A partition of `total` rows: `first`, then `step` each."""
+
+    total: int
+    first: int
+    step: int
+
+    @property
+    def most(self) -> int:
+        """Rows of the largest piece."""
+        return min(self.total, max(self.first, self.step if self.total > self.first else 0))
+
+    @property
+    def pieces(self) -> int:
+        """Number of pieces."""
+        return 1 + max(0, -(-(self.total - self.first) // self.step))
+
+
+def even(total: int, most: int) -> Rows:
+    """As few pieces of at most `most` rows as possible, of nearly the same size."""
+    step = -(-total // -(-total // max(1, min(most, total))))
+    return Rows(total, step, step)
+
+
+@dataclass(frozen=True)
+class Gemm:
+    """One product and its epilogue.
+
+    `rows`, `k` and `columns` are the matrix sizes; `live` accumulator tiles are needed at once; n-tiles are multiples
+    of `multiple`; `concentrates`: the result goes through SIC; `fixed`: the partition of the rows, if it is given.
+    """
+
+    rows: int
+    k: int
+    columns: int
+    live: int = 1
+    multiple: int = 32
+    concentrates: bool = False
+    fixed: Rows | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A mapping: partition of the rows, columns of an n-tile, estimated cycles and DRAM bytes."""
+
+    rows: Rows
+    n: int
+    cycles: float
+    bytes: int
+
+
+def candidates(gemm: Gemm, tiling: Tiling) -> Iterator[tuple[Rows, int, bool]]:
+    """(rows, n, whether two tiles fit at once) of everything that fits the output buffer."""
+    widest = -(-gemm.columns // gemm.multiple) * gemm.multiple
+    for n in range(gemm.multiple, min(tiling.n, widest) + 1, gemm.multiple):
+        for copies in (2, 1):
+            fit = tiling.obuf // (ACCUMULATOR * n * gemm.live * copies)
+            if gemm.fixed is not None:
+                if gemm.fixed.most <= fit:
+                    yield gemm.fixed, n, copies == 2
+            elif fit:
+                yield even(gemm.rows, min(fit, tiling.m)), n, copies == 2
+
+
+def score(gemm: Gemm, rows: Rows, n: int, double: bool, machine: Machine) -> Choice:
+    """Estimated cycles and DRAM bytes of one candidate."""
+    tiles = -(-gemm.columns // n)
+    cols = min(n, gemm.columns)
+    moved = ELEMENT * (tiles * gemm.rows * gemm.k + rows.pieces * gemm.k * gemm.columns + gemm.rows * gemm.columns)
+    passes = -(-gemm.k // machine.array.rows) * -(-cols // machine.array.cols)
+    compute = passes * max(rows.most, machine.array.rows)
+    vector = rows.most * cols * gemm.live / machine.sfu.mul
+    if gemm.concentrates:
+        out = rows.most * -(-cols // machine.sic.lanes) * 8 * machine.sic.compare_cycles_per_candidate
+    else:
+        out = rows.most * cols * ELEMENT / machine.bytes_per_cycle
+    drain = vector + out
+    step = max(compute, drain) if double else compute + drain
+    cycles = max(rows.pieces * tiles * step, moved / machine.bytes_per_cycle)
+    return Choice(rows, n, cycles, moved)
+
+
+def search(gemm: Gemm, tiling: Tiling) -> Choice | None:
+    """The best mapping: fewest cycles, within 2 % of them the fewest bytes; None if nothing fits."""
+    found = [score(gemm, rows, n, double, tiling.machine) for rows, n, double in candidates(gemm, tiling)]
+    if not found:
+        return None
+    best = min(c.cycles for c in found)
+    return min((c for c in found if c.cycles <= 1.02 * best), key=lambda c: (c.bytes, c.cycles, -c.n))
