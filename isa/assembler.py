@@ -2,8 +2,8 @@
 
 Directives: `.fasm 1`, `.target "name"`, `.arena BYTES`, `.hardware {json}`, `.plan {json}`, `.meta {json}`,
 `.symbol name, kind, type, [shape], address`, `.const "hex"` (appended), `.zero COUNT` (appended), `.const_file "name",
-BYTES, "digest"`, `.debug "ir", "node", "path", "op"` (appended), `.loc N` (debug entry of the instructions that follow, -1
-for none). Comments start with `;` or `#`.
+BYTES, "digest"`, `.debug "ir", "node", "path", "op"` (appended), `.loc N` (debug entry of the instructions that
+follow, -1 for none). Comments start with `;` or `#`.
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ class _Assembler:
         token = _first(at)
         line, col, width = (token.line or 0, token.column or 0, len(token)) if token is not None else (0, 0, 1)
         source = self.lines[line - 1] if 0 < line <= len(self.lines) else ""
-        raise AsmError(code, message, line=line, col=col, source=source, width=width, file=self.file, hint=hint) from None
+        raise AsmError(code, message, line=line, col=col, source=source, width=width, file=self.file,
+                       hint=hint) from None
 
     def run(self) -> Program:
         tree = self.parse()
@@ -79,16 +80,18 @@ class _Assembler:
                 if str(node.children[0]) == ".loc":
                     self.loc = self.integer(node.children[1] if len(node.children) == 2 else None, node)
                     if not -1 <= self.loc < len(self.debug):
-                        self.fail("asm.loc", f"debug entry {self.loc} does not exist, there are {len(self.debug)}", node)
+                        self.fail("asm.loc", f"debug entry {self.loc} does not exist, there are {len(self.debug)}",
+                                  node)
             else:
                 self.insns.append(self.instruction(node))
                 self.locs.append(self.loc)
                 self.nodes.append(node)
         try:
             const = self.const_data if self.const_data is not None else np.frombuffer(bytes(self.const), np.uint8)
-            program = Program(self.insns, const, self.symbols, self.single.get(".arena", 0), self.single.get(".target", ""),
-                              self.single.get(".hardware", {}), self.single.get(".plan", {}), self.debug, self.locs,
-                              self.single.get(".meta", {}))
+            single = self.single
+            program = Program(self.insns, const, self.symbols, single.get(".arena", 0), single.get(".target", ""),
+                              single.get(".hardware", {}), single.get(".plan", {}), self.debug, self.locs,
+                              single.get(".meta", {}))
             predecode(program)  # loops are matched, the one halt is at the end
         except IsaError as error:
             pc = error.where.removeprefix("pc ")
@@ -105,7 +108,8 @@ class _Assembler:
                 found = "the end of the line" if token.type in ("_NL", "$END") else repr(str(token))
                 line, col = token.line or line, token.column or col
             else:
-                found = repr(self.text[error.pos_in_stream:error.pos_in_stream + 1])
+                at = error.pos_in_stream or 0
+                found = repr(self.text[at:at + 1])
             source = self.lines[line - 1] if line <= len(self.lines) else ""
             raise AsmError("asm.syntax", f"{found} was not expected here", line=line, col=col, source=source,
                            file=self.file, hint="statements are `mnemonic operand, ...` or `.directive ...`, one to a "
@@ -142,7 +146,8 @@ class _Assembler:
             self.debug.append(DebugEntry(*(self.string(arg, node) for arg in args)))
         elif name != ".loc":
             self.fail("asm.directive", f"there is no directive {name}", node,
-                      "directives: .fasm .target .arena .hardware .plan .meta .symbol .const .zero .const_file .debug .loc")
+                      "directives: .fasm .target .arena .hardware .plan .meta .symbol .const .zero .const_file .debug "
+                      ".loc")
 
     def one(self, name: str, arg: Any) -> Any:
         if name == ".target":
@@ -185,7 +190,7 @@ class _Assembler:
         if self.folder is None or not (self.folder / name).is_file():
             self.fail("asm.const_file", f"constants file {name} is not beside the text", args[0])
         data = np.fromfile(self.folder / name, np.uint8)
-        if len(data) != size or hashlib.blake2b(data, digest_size=16).hexdigest() != digest:
+        if len(data) != size or hashlib.blake2b(data.data, digest_size=16).hexdigest() != digest:
             self.fail("asm.const_file", f"{name} has other contents ({len(data)} bytes) than the text says", args[0])
         self.const_data = data
 
@@ -222,7 +227,8 @@ class _Assembler:
             from difflib import get_close_matches
 
             close = get_close_matches(mnemonic, list(BY_MNEMONIC), 1)
-            self.fail("asm.mnemonic", f"there is no instruction {mnemonic[:40]}", node, f"did you mean {close[0]}?" if close else "")
+            self.fail("asm.mnemonic", f"there is no instruction {mnemonic[:40]}", node,
+                      f"did you mean {close[0]}?" if close else "")
         free = [item for item in cls.fields.values() if item.kind not in ("flag", "enum")]
         free.sort(key=lambda item: not item.positional)  # stable: what is printed by position comes first
         values: dict[str, Any] = {}
@@ -286,7 +292,8 @@ class _Assembler:
         if kind == "tile":
             number = STREAM if token == "s" else _numbered("t", token)
             if number is None or (number == STREAM and token != "s"):
-                self.fail("asm.operand", f"{item.name} is a tile t0..t30" + (" or s" if "s" in item.access else ""), node)
+                self.fail("asm.operand", f"{item.name} is a tile t0..t30" + (" or s" if "s" in item.access else ""),
+                          node)
             return number
         if kind == "f32":
             if token == "inf" or (token.type in ("INT", "FLOAT") and len(token) <= 40):
@@ -339,7 +346,9 @@ def _atoms(node: Any) -> list[tuple[int, Token]]:
         else:
             if child.data != "atom":
                 return []
-            out.append((sign, child.children[0]))
+            token = child.children[0]
+            if isinstance(token, Token):
+                out.append((sign, token))
             sign = 1
     return out
 
@@ -362,6 +371,8 @@ def _first(node: Any) -> Token | None:
 def _numbered(letter: str, token: Token) -> int | None:
     """n of `rn` or `tn` for n below 64."""
     digits = token[1:]
-    if token[:1] != letter or not digits.isascii() or not digits.isdigit() or len(digits) > 2 or str(int(digits)) != digits:
+    if token[:1] != letter or not digits.isascii() or not digits.isdigit() or len(digits) > 2:
+        return None
+    if str(int(digits)) != digits:
         return None
     return int(digits) if int(digits) < 64 else None

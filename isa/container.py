@@ -1,12 +1,12 @@
 """The container `.fbin`: header, section table, checksummed sections.
 
-Layout (little-endian). Header, 128 bytes: magic[8], version u32, sections u32, file bytes u64, checksum[16] of header and
-table (taken with these bytes zero), hardware digest[16], zero[8], target name[64] UTF-8. Table, 64 bytes an entry:
-name[16] ASCII, flags u32 (1 required, 2 external), zero u32, offset u64, size u64, checksum[16], zero[8]. Sections start
-at multiples of 64. Checksums are blake2b-128. Unknown sections are skipped unless they are required.
+Layout (little-endian). Header, 128 bytes: magic[8], version u32, sections u32, file bytes u64, checksum[16] of header
+and table (taken with these bytes zero), hardware digest[16], zero[8], target name[64] UTF-8. Table, 64 bytes an entry:
+name[16] ASCII, flags u32 (1 required, 2 external), zero u32, offset u64, size u64, checksum[16], zero[8]. Sections
+start at multiples of 64. Checksums are blake2b-128. Unknown sections are skipped unless they are required.
 
-A container is untrusted: every bound and checksum is verified before use, JSON is validated field by field, constants are
-memory-mapped, and nothing in the file is executed.
+A container is untrusted: every bound and checksum is verified before use, JSON is validated field by field, constants
+are memory-mapped, and nothing in the file is executed.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ import mmap
 import os
 import struct
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,10 +68,11 @@ class Header:
     digest: str
 
 
-def _digest(*parts: bytes | memoryview | NDArray[np.uint8]) -> bytes:
+def _digest(*parts: bytes | bytearray | memoryview | NDArray[np.uint8]) -> bytes:
     state = hashlib.blake2b(digest_size=16)
     for part in parts:
-        view = memoryview(part).cast("B") if len(part) else memoryview(b"")
+        raw = part.data if isinstance(part, np.ndarray) else memoryview(part)
+        view = raw.cast("B") if len(part) else memoryview(b"")
         # In pieces, so that hashing mapped constants does not hold them all in memory.
         for start in range(0, len(view), 1 << 24):
             state.update(view[start:start + (1 << 24)])
@@ -91,15 +93,16 @@ def save(program: Program, path: str | os.PathLike[str], *, external: str | None
     encoded = program.target.encode()
     if len(encoded) > 64 or b"\0" in encoded:
         raise IsaError("container.target", f"the target name {program.target!r} is longer than 64 bytes or holds NUL")
-    const: bytes | NDArray[np.uint8] = np.ascontiguousarray(program.const, np.uint8)
+    const = np.ascontiguousarray(program.const, np.uint8)
+    content: bytes | NDArray[np.uint8] = const
     flags = _REQUIRED
     if external is not None:
         if Path(external).name != external or external in ("", ".", "..") or external == target.name:
-            raise IsaError("container.external", f"external constants {external!r}: expected a plain file name, not that "
-                           "of the container")
+            raise IsaError("container.external", f"external constants {external!r}: expected a plain file name, "
+                           "not that of the container")
         with atomic_open(target.with_name(external)) as handle:
-            handle.write(memoryview(const))
-        const = pack_json({"bytes": len(const), "digest": _digest(const).hex(), "file": external})
+            handle.write(const.data)
+        content = pack_json({"bytes": len(const), "digest": _digest(const).hex(), "file": external})
         flags |= _EXTERNAL
     body: list[tuple[str, int, bytes | NDArray[np.uint8]]] = [
         ("text", _REQUIRED, np.ascontiguousarray(program.text, "<u8").reshape(-1).view(np.uint8)),
@@ -116,7 +119,7 @@ def save(program: Program, path: str | os.PathLike[str], *, external: str | None
         if name in SECTIONS or not name.isascii() or not 0 < len(name) <= 16:
             raise IsaError("container.section", f"extra section {name!r}: expected a new ASCII name of 1 to 16 bytes")
         body.append((name, 0, data))
-    body.append(("const", flags, const))  # last, so that tools can read everything else from the file's beginning
+    body.append(("const", flags, content))  # last, so that tools can read everything else from the file's beginning
     offset = align(_HEADER.size + _ENTRY.size * len(body))
     entries, places = b"", []
     for name, flag, data in body:
@@ -130,7 +133,7 @@ def save(program: Program, path: str | os.PathLike[str], *, external: str | None
         handle.write(_HEADER.pack(MAGIC, VERSION, len(body), end, checksum, digest, encoded) + entries)
         for start, data in places:
             handle.write(bytes(start - handle.tell()))
-            handle.write(memoryview(data) if len(data) else b"")
+            handle.write(data.data if isinstance(data, np.ndarray) else data)
 
 
 # ---------------------------------------------------------------- reading
@@ -167,15 +170,16 @@ def read_sections(path: str | os.PathLike[str]) -> tuple[Header, list[Section], 
                           offset=8, hint="use the focusc that wrote it, or compile again")
     if size != len(data):
         kind = "truncated" if len(data) < size else "size"
-        raise FormatError(f"container.{kind}", f"the file has {len(data)} bytes, its header says {size}", file=name, offset=16)
+        raise FormatError(f"container.{kind}", f"the file has {len(data)} bytes, its header says {size}", file=name,
+                          offset=16)
     end = _HEADER.size + count * _ENTRY.size
     if count > _MAX_SECTIONS or end > size:
         raise FormatError("container.sections", f"{count} sections do not fit", file=name, offset=12)
     bare = bytearray(data[:_HEADER.size])
     bare[24:40] = bytes(16)
     if _digest(bare, data[_HEADER.size:end]) != checksum:
-        raise FormatError("container.checksum", "the checksum of header and section table is wrong", file=name, offset=24,
-                          hint="the file is damaged; copy or compile it again")
+        raise FormatError("container.checksum", "the checksum of header and section table is wrong", file=name,
+                          offset=24, hint="the file is damaged; copy or compile it again")
     try:
         target = raw_target.rstrip(b"\0").decode()
     except UnicodeDecodeError:
@@ -187,10 +191,12 @@ def read_sections(path: str | os.PathLike[str]) -> tuple[Header, list[Section], 
         try:
             label = raw.rstrip(b"\0").decode("ascii")
         except UnicodeDecodeError:
-            raise FormatError("container.section", f"name of section {number} is not ASCII", file=name, offset=at) from None
+            raise FormatError("container.section", f"name of section {number} is not ASCII", file=name,
+                              offset=at) from None
         if offset % 64 or offset < end or offset + length > size or zero or flags & ~(_REQUIRED | _EXTERNAL):
-            raise FormatError("container.section", f"entry says bytes {offset:#x}..{offset + length:#x}, flags {flags:#x}; "
-                              f"sections are 64-byte aligned inside {end:#x}..{size:#x}", section=label, offset=at, file=name)
+            raise FormatError("container.section", f"entry says bytes {offset:#x}..{offset + length:#x}, flags "
+                              f"{flags:#x}; sections are 64-byte aligned inside {end:#x}..{size:#x}", section=label,
+                              offset=at, file=name)
         if any(s.name == label for s in sections):
             raise FormatError("container.section", "the section appears twice", section=label, offset=at, file=name)
         if label not in SECTIONS and flags & _REQUIRED:
@@ -198,10 +204,10 @@ def read_sections(path: str | os.PathLike[str]) -> tuple[Header, list[Section], 
                               offset=at, file=name, hint="the file needs a newer focusc")
         sections.append(Section(label, flags, offset, length, check))
     ordered = sorted((s for s in sections if s.size), key=lambda s: s.offset)
-    for left, right in zip(ordered, ordered[1:], strict=False):
+    for left, right in pairwise(ordered):
         if left.offset + left.size > right.offset:
-            raise FormatError("container.section", f"overlaps section {right.name}", section=left.name, offset=left.offset,
-                              file=name)
+            raise FormatError("container.section", f"overlaps section {right.name}", section=left.name,
+                              offset=left.offset, file=name)
     return Header(version, size, target, digest.hex()), sections, data
 
 
@@ -220,8 +226,8 @@ def load(path: str | os.PathLike[str], *, verify: bool = True) -> Program:
             raise FormatError("container.missing", "the section is missing", section=name, file=file)
         content = data[section.offset:section.offset + section.size]
         if check and _digest(content) != section.checksum:
-            raise FormatError("container.checksum", "the checksum is wrong", section=name, offset=section.offset, file=file,
-                              hint="the file is damaged; copy or compile it again")
+            raise FormatError("container.checksum", "the checksum is wrong", section=name, offset=section.offset,
+                              file=file, hint="the file is damaged; copy or compile it again")
         return content
 
     try:
@@ -233,8 +239,8 @@ def load(path: str | os.PathLike[str], *, verify: bool = True) -> Program:
         symbols, arena = read_symbols(part("symbols"))
         hardware = read_object(part("hardware"), "hardware")
         if hardware_digest(hardware) != header.digest:
-            raise FormatError("container.hardware", "the embedded hardware description does not match the header's digest",
-                              section="hardware", offset=by_name["hardware"].offset)
+            raise FormatError("container.hardware", "the embedded hardware description does not match the header's "
+                              "digest", section="hardware", offset=by_name["hardware"].offset)
         plan = read_object(part("plan"), "plan") if "plan" in by_name else {}
         meta = read_object(part("meta"), "meta") if "meta" in by_name else {}
         debug = read_debug(part("debug")) if "debug" in by_name else []
@@ -242,8 +248,8 @@ def load(path: str | os.PathLike[str], *, verify: bool = True) -> Program:
         if "debugindex" in by_name:
             raw = part("debugindex")
             if len(raw) != 4 * len(words):
-                raise FormatError("container.debug", f"{len(raw)} bytes for {len(words)} instructions", section="debugindex",
-                                  offset=by_name["debugindex"].offset)
+                raise FormatError("container.debug", f"{len(raw)} bytes for {len(words)} instructions",
+                                  section="debugindex", offset=by_name["debugindex"].offset)
             index = np.frombuffer(raw, "<i4")
         if by_name["const"].external if "const" in by_name else False:
             const = _external(Path(path), part("const"), verify)
@@ -265,8 +271,8 @@ def _external(path: Path, content: memoryview, verify: bool) -> NDArray[np.uint8
     name, size, digest = read_external(content)
     beside = path.with_name(name)
     if not beside.is_file():
-        raise FormatError("container.external", f"the constants' file {name} is not beside the container", section="const",
-                          hint="copy it there, under this name")
+        raise FormatError("container.external", f"the constants' file {name} is not beside the container",
+                          section="const", hint="copy it there, under this name")
     data = _open(beside)
     if len(data) != size:
         raise FormatError("container.external", f"{name} has {len(data)} bytes, expected {size}", section="const")

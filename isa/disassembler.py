@@ -91,7 +91,7 @@ def disassemble(program: Program, *, const_file: str | None = None) -> str:
 def _constants(program: Program, const_file: str | None) -> list[str]:
     data = np.ascontiguousarray(program.const, np.uint8)
     if const_file is not None:
-        digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+        digest = hashlib.blake2b(data.data, digest_size=16).hexdigest()
         return [f".const_file {quote(const_file)}, {len(data)}, {quote(digest)}"]
     if len(data) > _MAX_HEX:
         raise IsaError("asm.const", f"{len(data)} bytes of constants are too many to print",

@@ -10,7 +10,8 @@ from __future__ import annotations
 import math
 import re
 import struct
-from dataclasses import dataclass, field as dc_field
+from dataclasses import dataclass
+from dataclasses import field as dc_field
 from typing import Any, NamedTuple
 
 from focusc.isa.errors import IsaError
@@ -27,7 +28,7 @@ STREAM = 31
 class R(NamedTuple):
     """A register, or a register plus an unsigned offset, as the value of an `ext` field: `R(5)`, `R(5, 64)`."""
 
-    index: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride]  # R is compared and unpacked, never searched
     offset: int = 0
 
     def __str__(self) -> str:
@@ -89,7 +90,9 @@ class Field:
 
     @property
     def positional(self) -> bool:
-        """Printed by position (registers, tiles, addresses, signed and float immediates) rather than as `name=value`."""
+        """Printed by position (registers, tiles, addresses, signed and float immediates) rather than as
+        `name=value`.
+        """
         return self.kind in ("reg", "tile", "addr", "f32", "simm")
 
     def fail(self, value: object, expected: str) -> IsaError:

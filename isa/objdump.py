@@ -18,8 +18,9 @@ def _table(rows: list[tuple[str, ...]], right: tuple[int, ...] = ()) -> str:
     if not rows:
         return ""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = ("  ".join(cell.rjust(widths[i]) if i in right else cell.ljust(widths[i]) for i, cell in enumerate(row)).rstrip()
-             for row in rows)
+    padded = ([cell.rjust(widths[i]) if i in right else cell.ljust(widths[i]) for i, cell in enumerate(row)]
+              for row in rows)
+    lines = ("  ".join(row).rstrip() for row in padded)
     return "\n".join(lines) + "\n"
 
 
@@ -73,7 +74,8 @@ def disassembly(program: Program, *, source: bool = False) -> str:
                 lines.append("; (no source)")
             else:
                 entry = program.debug[index]
-                head = " ".join(part for part in (entry.path, f"[{entry.node}]" if entry.node else "", entry.nn_op) if part)
+                node = f"[{entry.node}]" if entry.node else ""
+                head = " ".join(part for part in (entry.path, node, entry.nn_op) if part)
                 lines.append(f"; {head or '(unnamed)'}")
                 if entry.ir:
                     lines += [f";   {line}" for line in entry.ir.splitlines()]

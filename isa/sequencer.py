@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusc.isa.errors import Fault
-from focusc.isa.fields import STREAM
+from focusc.isa.fields import STREAM, R
 from focusc.isa.insns import INSNS, Halt, Loop
 from focusc.isa.insns import sequencer as seq
 from focusc.isa.predecode import MAX_NEST, F, predecode
@@ -157,11 +157,11 @@ def _step(op: Any, regs: Any, imms: Any, match: Any, kinds: Any, counts: Any, em
         elif counts[code] > 0:
             # The destination register is the first field: its number is in `regs`, since it decodes as a register.
             result = values[1]
-            if code == _ADD or code == _ADDI:
+            if code in (_ADD, _ADDI):
                 result = values[1] + values[2]
             elif code == _SUB:
                 result = values[1] - values[2]
-            elif code == _MUL or code == _MULI:
+            elif code in (_MUL, _MULI):
                 result = values[1] * values[2]
             elif code == _MIN:
                 result = min(values[1], values[2])
@@ -225,8 +225,9 @@ def expand(program: Program, *, max_commands: int = MAX_COMMANDS, max_steps: int
                 value = part.fields[rows, column]
                 part.fields[rows, column] = np.where(value >= 0, value + start, value)
         start += len(part.tiles)
-    return Trace(*(np.concatenate([getattr(part, name) for part in parts])
-                   for name in ("pc", "op", "fields", "tiles", "slot")))
+    return Trace(np.concatenate([part.pc for part in parts]), np.concatenate([part.op for part in parts]),
+                 np.concatenate([part.fields for part in parts]), np.concatenate([part.tiles for part in parts]),
+                 np.concatenate([part.slot for part in parts]))
 
 
 def _fault(program: Program, status: int, pc: int, column: int, scalars: NDArray[np.int64],
@@ -244,7 +245,7 @@ def _fault(program: Program, status: int, pc: int, column: int, scalars: NDArray
         fault = Fault("run.trap", f"trap {program.text[pc, 0] >> np.uint64(8)} was reached")
     elif status == _BAD_TILE:
         values = [getattr(insn, n) for n in names[1:]]
-        shown = [int(scalars[v.index]) + v.offset if isinstance(v, tuple) else v for v in values]
+        shown = [int(scalars[v.index]) + v.offset if isinstance(v, R) else v for v in values]
         fault = Fault("run.window", "tile window off={}, rows={}, cols={}, pitch={}".format(*shown),
                       hint="off is a multiple of 64, rows and cols are not 0, pitch is at least cols")
     else:

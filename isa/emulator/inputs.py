@@ -30,7 +30,8 @@ def check_inputs(program: Program, inputs: Mapping[str, Any]) -> dict[str, NDArr
                            hint=f"did you mean {close[0]!r}? " * bool(close) + f"inputs: {names}")
     for name in symbols:
         if name not in inputs:
-            raise IsaError("input.missing", f"input {name!r} ({_shown(symbols[name])}) is missing", hint=f"inputs: {names}")
+            raise IsaError("input.missing", f"input {name!r} ({_shown(symbols[name])}) is missing",
+                           hint=f"inputs: {names}")
     return {name: _check(symbol, inputs[name]) for name, symbol in symbols.items()}
 
 

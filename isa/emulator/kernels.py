@@ -10,7 +10,8 @@ from typing import Any
 import numba as nb
 import numpy as np
 
-__all__ = ["candidates", "from_bf16", "from_f16", "gather", "patches", "round_rows", "sic_merge", "to_f16_bits", "touch"]
+__all__ = ["candidates", "from_bf16", "from_f16", "gather", "patches", "round_rows", "sic_merge", "to_f16_bits",
+           "touch"]
 
 _U = np.uint32
 
@@ -45,7 +46,7 @@ def _round_bf16(x: Any) -> Any:
 
 @nb.njit(cache=True)
 def round_rows(src: Any, so: int, sp: int, dst: Any, do: int, dp: int, rows: int, cols: int, kind: int) -> None:
-    """dst rows = src rows (offsets and pitches in elements) rounded to f16 (kind 0), to bf16 (1), to i8 (2), copied (3)."""
+    """dst rows = src rows (offsets and pitches in elements), rounded to f16 (kind 0), bf16 (1), i8 (2), or copied."""
     for i in range(rows):
         a = src[so + i * sp:so + i * sp + cols]
         d = dst[do + i * dp:do + i * dp + cols]
@@ -112,7 +113,7 @@ def touch(raw: Any, shadow: Any, fresh: Any, first: int, last: int, page: int) -
 def gather(maps: Any, vectors: Any, mo: int, vo: int, pitch: int, unique: Any, rows: int, out: Any) -> int:
     """Rebuild float32 [rows, slots*32] of a concentrated tile; returns -1, or the slot whose map exceeds its count.
 
-    `maps` uint16 and `vectors` float32, flat; slot s starts at mo + s*pitch and vo + s*pitch (elements); `unique` [slots].
+    `maps` uint16 and `vectors` float32, flat; slot s starts at mo + s*pitch and vo + s*pitch (elements).
     """
     for s in range(len(unique)):
         for i in range(rows):
@@ -176,8 +177,8 @@ def sic_merge(src: Any, so: int, sp: int, rows: int, cols: int, cand: Any, thres
     """Links, groups and means of every slot (see concentration.md section 3), one slot to a thread.
 
     src flat float32; cand from `candidates`; rounds 0: to the root, else at most that many rounds of pointer doubling.
-    Written: links int32 [slots, rows]; maps uint16 [slots, rows]; unique (groups), roots int32 [slots]; the unique vectors
-    of slot s at vectors[vo + s*vp], flat; recon float32 [rows, slots*32]. Means are rounded to float16.
+    Written: links int32 [slots, rows]; maps uint16 [slots, rows]; unique (groups), roots int32 [slots]; the vectors of
+    slot s at vectors[vo + s*vp], flat; recon float32 [rows, slots*32]. Means are rounded to float16.
     """
     slots = (cols + 31) // 32
     for s in nb.prange(slots):

@@ -24,7 +24,7 @@ _NUMPY = {"f16": np.float16, "f32": np.float32, "i8": np.int8, "u8": np.uint8, "
 _EXECUTE: list[Any] = [None] * 256
 _COUNT = [0] * 256
 for _opcode, _cls in INSNS.items():
-    _EXECUTE[_opcode], _COUNT[_opcode] = _cls.execute, len(_cls.fields)
+    _EXECUTE[_opcode], _COUNT[_opcode] = _cls.meaning(), len(_cls.fields)
 
 
 @dataclass(frozen=True, slots=True)

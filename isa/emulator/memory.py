@@ -1,8 +1,9 @@
 """Emulated DRAM: constants (read-only) and an arena, with float32 shadows of float16 data.
 
-Every float16 element has a float32 shadow at element number address // 2, so that loads are views that BLAS takes without
-a copy; values are rounded once, when they are stored. Other types live as bytes. Each 64-byte granule knows which of its
-two forms is the newer one and is converted when the other one is wanted, so mixed use of memory is always right.
+Every float16 element has a float32 shadow at element number address // 2, so that loads are views that BLAS takes
+without a copy; values are rounded once, when they are stored. Other types live as bytes. Each 64-byte granule knows
+which of its two forms is the newer one and is converted when the other one is wanted, so mixed use of memory is
+always right.
 """
 
 from __future__ import annotations
@@ -65,7 +66,8 @@ class Memory:
         """End of the bytes that rows x cols elements occupy; Fault if they are not all in one region or misaligned."""
         end = addr + (rows - 1) * stride + cols * item
         if addr % item or (stride % item and rows > 1):
-            raise Fault("run.align", f"address {addr:#x} with stride {stride} is not aligned to elements of {item} bytes")
+            raise Fault("run.align", f"address {addr:#x} with stride {stride} is not aligned to elements of "
+                        f"{item} bytes")
         if addr >= self.base and end <= self.end:
             return end
         if write:
@@ -168,7 +170,7 @@ class Memory:
 
     def store(self, addr: int, stride: int, dtype: str, flat: F32, offset: int, pitch: int, rows: int,
               cols: int) -> int:
-        """Round rows x cols float32 of `flat` (from element `offset`, `pitch` to a row) and store them; returns the end."""
+        """Round rows x cols float32 of `flat` (from element `offset`, `pitch` to a row), store them, return the end."""
         item = _ITEM[dtype]
         end = self.span(addr, rows, cols, stride, item, write=True)
         if rows > 1 and stride < cols * item:

@@ -117,8 +117,8 @@ class State:
         if found is None:
             off, rows, cols, pitch = self.tiles[t]
             if off + ((rows - 1) * pitch + cols) * 4 > self.obuf.nbytes:
-                raise Fault("run.window", f"tile window of {rows} x {cols} (pitch {pitch}) at byte {off} leaves the output "
-                            f"buffer of {self.obuf.nbytes} bytes")
+                raise Fault("run.window", f"tile window of {rows} x {cols} (pitch {pitch}) at byte {off} leaves the "
+                            f"output buffer of {self.obuf.nbytes} bytes")
             found = np.ndarray((rows, cols), np.float32, self.obuf, off, (pitch * 4, 4))  # type: ignore[arg-type]
             self.views[t] = found
         return found
@@ -310,7 +310,7 @@ class State:
 
     def _write_blocks(self, low: int, slots: int, rows: int, block: int, head: int, unique: NDArray[np.int32],
                       maps: NDArray[np.uint16]) -> None:
-        """Counts and maps as bytes; the vectors are in the shadow already. What a block holds beyond them is undefined."""
+        """Counts and maps as bytes; the vectors are in the shadow already. The rest of a block is undefined."""
         raw = self.mem.raw
         header: NDArray[np.uint32] = np.ndarray((slots,), np.uint32, raw, low, (block,))  # type: ignore[arg-type]
         header[:] = unique

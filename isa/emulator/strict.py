@@ -1,13 +1,13 @@
 """The strict emulator: the same results, plus checks that find wrong programs where they are wrong.
 
 Read-before-write of any DRAM byte or accumulator element, NaN or infinity made from finite inputs, streams that are not
-used up, output bytes that nobody wrote, and data races: two commands touch the same DRAM bytes, at least one writes, and
-neither engine order, a stream, a tile nor a fence orders them.
+used up, output bytes that nobody wrote, and data races: two commands touch the same DRAM bytes, at least one writes,
+and neither engine order, a stream, a tile nor a fence orders them.
 
 Order is tracked with vector clocks. Every command has a clock: for each engine, how many of its commands have completed
 before this one completes. It joins the clocks of the command before it on its engine, of the producers of the stream
-entries it takes, of the last users of the accumulator elements it touches (the hardware interlocks tiles), and of fences.
-An access is ordered after an earlier one if the clock covers it.
+entries it takes, of the last users of the accumulator elements it touches (the hardware interlocks tiles), and of
+fences. An access is ordered after an earlier one if the clock covers it.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ class StrictState(State):
         bad = shadowing.read_tile(off >> 2, rows, cols, pitch, self.tile_written, self.tile_writer,
                                   self.tile_readers[self.engine], self.command, self.clocks, self.clock)
         if bad >= 0:
-            raise Fault("run.unwritten", f"element [{bad // cols}, {bad % cols}] of the source tile is read, but nothing "
-                        "has written it")
+            raise Fault("run.unwritten", f"element [{bad // cols}, {bad % cols}] of the source tile is read, but "
+                        "nothing has written it")
         self.finite = self.finite and bool(np.isfinite(view).all())
         return view
 
@@ -167,8 +167,8 @@ class StrictState(State):
         pc = int(self.pc_of[other])
         engine = ENGINES[int(self.engine_of[other])]
         channel = {"lda": "act", "ldw": "wgt"}.get(ENGINES[self.engine], "store")
-        return Fault("run.race", f"{'reads' if reading else 'writes'} DRAM byte {byte + self.mem.base:#x}, which pc {pc}: "
-                     f"{self.program.line(pc)} ({engine}) may still be {verb}",
+        return Fault("run.race", f"{'reads' if reading else 'writes'} DRAM byte {byte + self.mem.base:#x}, which pc "
+                     f"{pc}: {self.program.line(pc)} ({engine}) may still be {verb}",
                      hint=f"nothing orders the two: put `fence {channel}` between them")
 
     def _read(self, addr: int, rows: int, width: int, stride: int) -> None:

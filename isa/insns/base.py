@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Callable, ClassVar, dataclass_transform
+from collections.abc import Callable
+from typing import Any, ClassVar, dataclass_transform
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +38,11 @@ class Insn:
     fields: ClassVar[dict[str, Field]]
     used: ClassVar[tuple[int, int, int, int]]
     """Bits of the four lanes that may be set."""
-    execute: ClassVar[Callable[..., None] | None] = None
+
+    @classmethod
+    def meaning(cls) -> Callable[..., None] | None:
+        """The class's `execute`, or None for what only the sequencer does."""
+        return getattr(cls, "execute", None)
 
     def __init_subclass__(cls, *, opcode: int, engine: str, mnemonic: str) -> None:
         cls.opcode, cls.engine, cls.mnemonic = opcode, engine, mnemonic

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from focusc.isa.errors import Fault
-from focusc.isa.fields import Addr, R, addr as dram, ext, sext, tile, uimm
+from focusc.isa.fields import Addr, R, ext, sext, tile, uimm
+from focusc.isa.fields import addr as dram
 from focusc.isa.insns.base import Insn
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ class Sic(Insn, opcode=0x70, engine="sic", mnemonic="sic"):
     Rows row0 .. of the current sequence; those in [visual_start, visual_start + count) of `cfg.pos` take part, others
     are unique. A row links to the earlier neighbour (window of `cfg.sic` on the grid of `cfg.layout`, inside this tile)
     of greatest cosine, ties to the first in (df, dh, dw) order, if that is strictly above the threshold; groups are
-    numbered in order of their root rows and hold the mean (float32 sum, rounded to f16). Block format: see `ld.conc`; what
-    a block holds beyond the count, `rows` map entries and U vectors is undefined.
+    numbered in order of their root rows and hold the mean (float32 sum, rounded to f16). Block format: see `ld.conc`;
+    what a block holds beyond the count, `rows` map entries and U vectors is undefined.
     """
 
     a: int = tile("source", access="r")
@@ -73,8 +74,8 @@ class SecFold(Insn, opcode=0x79, engine="sec", mnemonic="sec.fold"):
 class SecTopk(Insn, opcode=0x7A, engine="sec", mnemonic="sec.topk"):
     """Keep the k most important visual rows, ties to the lower index, in their order.
 
-    Writes i32 lists: `rows`, the kept row numbers of the current sequence (visual_start text rows, k, the rows after the
-    visual ones), and `pos`, the k kept original positions, read through `cfg.pos`.
+    Writes i32 lists: `rows`, the kept row numbers of the current sequence (visual_start text rows, k, the rows after
+    the visual ones), and `pos`, the k kept original positions, read through `cfg.pos`.
     """
 
     k: int | R = ext("how many")

@@ -35,8 +35,8 @@ class Mma(Insn, opcode=0x30, engine="mxu", mnemonic="mma"):
         if left.conc and 0 < a.shape[1] - k < 32:
             a = a[:, :k]  # the last slot is padded with zeros
         if a.shape != (out.shape[0], k) or w.shape != (k, out.shape[1]):
-            raise Fault("run.shape", f"activations {a.shape[0]}x{a.shape[1]} @ weights {w.shape[0]}x{w.shape[1]} with k={k} "
-                        f"do not give the tile's {out.shape[0]}x{out.shape[1]}")
+            raise Fault("run.shape", f"activations {a.shape[0]}x{a.shape[1]} @ weights {w.shape[0]}x{w.shape[1]} with "
+                        f"k={k} do not give the tile's {out.shape[0]}x{out.shape[1]}")
         if left.dtype == "f32" or right.dtype == "f32":
             raise Fault("run.type", "the array multiplies f16, bf16 and i8; an operand was loaded as f32")
         if acc:

@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from focusc.isa.errors import Fault
-from focusc.isa.fields import Addr, R, addr as dram, enum, ext, f32, f32_value, flag, reg, simm, tile, uimm
+from focusc.isa.fields import Addr, R, enum, ext, f32, f32_value, flag, reg, simm, tile, uimm
+from focusc.isa.fields import addr as dram
 from focusc.isa.insns.base import Insn
 
 if TYPE_CHECKING:
@@ -117,8 +118,8 @@ class Endl(Insn, opcode=0x0C, engine="seq", mnemonic="endl"):
 class Fence(Insn, opcode=0x0D, engine="seq", mnemonic="fence"):
     """Order DRAM accesses. Commands of the named channels issued later wait for earlier accesses to complete.
 
-    act, wgt: later activation (lda) / weight (ldw) loads wait for all earlier writes to DRAM (st, sic, sec). store: later
-    commands that write DRAM (st, sic, sec) wait for all earlier reads and writes.
+    act, wgt: later activation (lda) / weight (ldw) loads wait for all earlier writes to DRAM (st, sic, sec). store:
+    later commands that write DRAM (st, sic, sec) wait for all earlier reads and writes.
     """
 
     act: int = flag("later activation loads wait")
@@ -174,14 +175,16 @@ class CfgSic(Insn, opcode=0x12, engine="seq", mnemonic="cfg.sic"):
     bh: int = uimm(4, "window in rows")
     bw: int = uimm(4, "window in columns")
     vector: int = uimm(16, "width of a sub-vector; the concentrated format holds 32", default=32)
-    threshold: float = f32("link when the cosine is strictly greater")
+    threshold: float = f32(  # pyright: ignore[reportGeneralTypeIssues]  # given by name, after a default
+        "link when the cosine is strictly greater")
     boundary: str = enum("linear", "grid", default="linear", doc="index arithmetic at the edges of the grid")
     chase: str = enum("root", "published", default="root", doc="to the root, or at most F rounds of pointer doubling")
 
     @staticmethod
     def execute(s: State, bf: int, bh: int, bw: int, vector: int, threshold: int, boundary: int, chase: int) -> None:
         if 0 in (bf, bh, bw) or vector != 32:
-            raise Fault("run.config", f"window {bf} x {bh} x {bw} of vectors of {vector}: expected at least 1 x 1 x 1, of 32")
+            raise Fault("run.config", f"window {bf} x {bh} x {bw} of vectors of {vector}: expected at least "
+                        "1 x 1 x 1, of 32")
         s.sic = (bf, bh, bw, f32_value(threshold), boundary, chase)
 
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from focusc.isa.errors import Fault
-from focusc.isa.fields import Addr, R, addr as dram, enum, ext, flag, tile
+from focusc.isa.fields import Addr, R, enum, ext, flag, tile
+from focusc.isa.fields import addr as dram
 from focusc.isa.insns.base import Insn
 from focusc.isa.insns.sequencer import DTYPES
 
@@ -39,8 +40,8 @@ class LdConc(Insn, opcode=0x21, engine="lda", mnemonic="ld.conc"):
 
     Slot j is the block at addr + j * (64 + ceil64(2*cap) + 64*cap): u32 count U of unique vectors, padded to 64 bytes;
     u16 number of the unique vector of each row (cap entries), padded to 64; f16 unique vectors of 32 (cap entries).
-    The rows are row0 .. row0+rows of the tile; a part of a tile streams the vectors that its rows refer to, and U counts
-    those. Moves 4 + 2*rows + 64*U bytes per slot.
+    The rows are row0 .. row0+rows of the tile; a part of a tile streams the vectors that its rows refer to, and U
+    counts those. Moves 4 + 2*rows + 64*U bytes per slot.
     """
 
     addr: Addr = dram("first slot's block, 64-byte aligned")
@@ -96,8 +97,8 @@ class LdPatch(Insn, opcode=0x23, engine="lda", mnemonic="ld.patch"):
         images = (row0 + rows - 1) // (extent[0] * extent[1] * extent[2]) + 1
         item = s.load(addr, 1, images * image, 0, DTYPES[dtype])
         out = np.empty((rows, k), np.float32)
-        s.k.patches(np.ascontiguousarray(item.data).reshape(-1), 0, row0, rows, tuple(size), kernel, stride, pad, extent,
-                    out)
+        s.k.patches(np.ascontiguousarray(item.data).reshape(-1), 0, row0, rows, tuple(size), kernel, stride, pad,
+                    extent, out)
         item.data, item.low, item.high = out, 0, 0
         s.push_act(item)
 

@@ -1,8 +1,8 @@
 """Vector commands: float32 on tiles of the output buffer, executed by the special-function unit.
 
 A source `a` has the destination's shape. A second source `b` has as many rows or one, and a number of columns that
-divides the destination's; it repeats (one column is a scalar per row, [rows x hd] repeats over heads). Any source may be
-`s`, the head of the activation stream, which is taken; with two `s`, `a` is taken first.
+divides the destination's; it repeats (one column is a scalar per row, [rows x hd] repeats over heads). Any source may
+be `s`, the head of the activation stream, which is taken; with two `s`, `a` is taken first.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ MASKED = -3.4028235e38
 
 def _same(d: F32, a: F32) -> None:
     if d.shape != a.shape:
-        raise Fault("run.shape", f"a source of {a.shape[0]}x{a.shape[1]} for a destination of {d.shape[0]}x{d.shape[1]}")
+        raise Fault("run.shape", f"a source of {a.shape[0]}x{a.shape[1]} "
+                    f"for a destination of {d.shape[0]}x{d.shape[1]}")
 
 
 def _unary(s: State, d: int, a: int, function: Callable[[F32, F32], object]) -> None:
@@ -373,7 +374,8 @@ class VCopy(Insn, opcode=0x5A, engine="vec", mnemonic="v.copy"):
         x = s.source(a)
         out = s.dest(d)
         if x.shape[0] not in (1, out.shape[0]) or out.shape[1] % x.shape[1]:
-            raise Fault("run.shape", f"a source of {x.shape[0]}x{x.shape[1]} does not repeat over {out.shape[0]}x{out.shape[1]}")
+            raise Fault("run.shape", f"a source of {x.shape[0]}x{x.shape[1]} does not repeat over "
+                        f"{out.shape[0]}x{out.shape[1]}")
         np.copyto(out.reshape(out.shape[0], -1, x.shape[1]), x[:, None, :])
 
 

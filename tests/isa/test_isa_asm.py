@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (golden messages and small programs read better on one line)
 """Assembly text: exact round trips, messages with carets, and text that nobody should trust."""
 
 from __future__ import annotations
@@ -7,12 +8,13 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from focusc.isa import AsmError, IsaError, Program, Symbol, assemble, disassemble
 from focusc.isa.assembler import _parser
-from focusc.isa.insns import BY_MNEMONIC, Halt, Loop, Endl, St, LdAct
 from focusc.isa.fields import Addr, R
+from focusc.isa.insns import BY_MNEMONIC, Endl, Halt, LdAct, Loop, St
 from tests.isa.test_isa_container import programs, sample
 
 

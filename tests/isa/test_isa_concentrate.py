@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (golden messages and small programs read better on one line)
 """SIC and SEC of the emulator against the slow transcription of the algorithm."""
 
 from __future__ import annotations
@@ -6,12 +7,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from focusc.isa import Fault, Program
 from focusc.isa.emulator import Emulator, SicEvent, TopkEvent
 from focusc.isa.insns import (
-    CfgLayout, CfgPos, CfgSic, Fence, LdAct, LdConc, SecFold, SecInit, SecTopk, Sic, St, Tile, VLd,
+    CfgLayout,
+    CfgPos,
+    CfgSic,
+    Fence,
+    LdAct,
+    LdConc,
+    SecFold,
+    SecInit,
+    SecTopk,
+    Sic,
+    St,
+    Tile,
+    VLd,
 )
 from focusc.isa.program import conc_block
 from tests import reference_concentration as reference

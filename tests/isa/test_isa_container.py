@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (golden messages and small programs read better on one line)
 """Containers: exact round trips, unknown sections, and files that nobody should trust."""
 
 from __future__ import annotations
@@ -10,10 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings, strategies as st
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from focusc.isa import DebugEntry, FormatError, Insn, IsaError, Program, Symbol, load, save
-from focusc.isa import container
+from focusc.isa import DebugEntry, FormatError, Insn, IsaError, Program, Symbol, container, load, save
 from focusc.isa.files import atomic_open, atomic_write
 from focusc.isa.insns import Halt, LdAct, St, Tile, VFill
 from focusc.isa.objdump import objdump

@@ -1,10 +1,12 @@
+# ruff: noqa: E501  (golden messages and small programs read better on one line)
 """Number formats, exhaustively, and memory shared by several types against plain bytes."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from focusc.isa import Program
 from focusc.isa.emulator import kernels

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (golden messages and small programs read better on one line)
 """Small hand-written programs against numpy."""
 
 from __future__ import annotations
@@ -10,9 +11,54 @@ import pytest
 
 from focusc.isa import Addr, Insn, R
 from focusc.isa.insns import (
-    Addi, CfgConvIn, CfgConvWin, CfgLayout, CfgPos, CfgSic, Endl, Fence, Fwd, LdAct, LdConc, LdIdx, LdPatch, LdWgt, Li,
-    Loop, Mma, Sic, St, StIdx, Tile, VAdd, VAddi, VCopy, VDiv, VExp, VExps, VFill, VGelu, VGelue, VGeluQuick, VLd, VMask,
-    VMax, VMaxi, VMul, VMuli, VNeg, VRecip, VRmax, VRot, VRsqrt, VRsum, VRsumsq, VSigmoid, VSilu, VSub, VTanh,
+    Addi,
+    CfgConvIn,
+    CfgConvWin,
+    CfgLayout,
+    CfgPos,
+    CfgSic,
+    Endl,
+    Fence,
+    Fwd,
+    LdAct,
+    LdConc,
+    LdIdx,
+    LdPatch,
+    LdWgt,
+    Li,
+    Loop,
+    Mma,
+    Sic,
+    St,
+    StIdx,
+    Tile,
+    VAdd,
+    VAddi,
+    VCopy,
+    VDiv,
+    VExp,
+    VExps,
+    VFill,
+    VGelu,
+    VGelue,
+    VGeluQuick,
+    VLd,
+    VMask,
+    VMax,
+    VMaxi,
+    VMul,
+    VMuli,
+    VNeg,
+    VRecip,
+    VRmax,
+    VRot,
+    VRsqrt,
+    VRsum,
+    VRsumsq,
+    VSigmoid,
+    VSilu,
+    VSub,
+    VTanh,
 )
 from focusc.isa.program import conc_block
 from tests.isa.helpers import Layout, close, run

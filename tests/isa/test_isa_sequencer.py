@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (golden messages and small programs read better on one line)
 """Expansion against a Python transcription of the sequencer."""
 
 from __future__ import annotations
@@ -6,11 +7,32 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings, strategies as st
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from focusc.isa import Addr, Insn, IsaError, Program, R, expand
 from focusc.isa.insns import (
-    INSNS, Add, Addi, Divi, Endl, Fence, Halt, LdAct, LdWgt, Li, Loop, Max, Min, Mma, Mov, Mul, Muli, Nop, Sub, Tile, Trap,
+    INSNS,
+    Add,
+    Addi,
+    Divi,
+    Endl,
+    Fence,
+    Halt,
+    LdAct,
+    LdWgt,
+    Li,
+    Loop,
+    Max,
+    Min,
+    Mma,
+    Mov,
+    Mul,
+    Muli,
+    Nop,
+    Sub,
+    Tile,
+    Trap,
     VAdd,
 )
 from focusc.isa.sequencer import expand_chunks

@@ -1,3 +1,4 @@
+# ruff: noqa: E501  (golden messages and small programs read better on one line)
 """The faults of the strict emulator, each with its exact message, and programs that must pass."""
 
 from __future__ import annotations
@@ -11,8 +12,34 @@ import pytest
 from focusc.isa import DebugEntry, Fault, Insn, IsaError, Program
 from focusc.isa.emulator import Emulator
 from focusc.isa.insns import (
-    CfgConvIn, CfgConvWin, CfgLayout, CfgPos, CfgSic, Fence, Fwd, LdAct, LdConc, LdIdx, LdPatch, LdWgt, Mma, SecFold,
-    SecInit, SecTopk, Sic, St, StIdx, Tile, VAdd, VExp, VFill, VLd, VMuli, VRecip, VRot, VRsum,
+    CfgConvIn,
+    CfgConvWin,
+    CfgLayout,
+    CfgPos,
+    CfgSic,
+    Fence,
+    Fwd,
+    LdAct,
+    LdConc,
+    LdIdx,
+    LdPatch,
+    LdWgt,
+    Mma,
+    SecFold,
+    SecInit,
+    SecTopk,
+    Sic,
+    St,
+    StIdx,
+    Tile,
+    VAdd,
+    VExp,
+    VFill,
+    VLd,
+    VMuli,
+    VRecip,
+    VRot,
+    VRsum,
 )
 from focusc.isa.program import conc_block
 from tests.isa.helpers import Layout
