@@ -14,8 +14,8 @@ from focusc.ir.core import Op, Value
 from focusc.ir.matching import evaluate_op, factors, scalar_of
 
 ELEMENTWISE = frozenset(f"tensor.{name}" for name in (
-    "add", "sub", "mul", "div", "pow", "neg", "reciprocal", "sqrt", "exp", "log", "sigmoid", "tanh", "erf", "abs", "max",
-    "min"))
+    "add", "sub", "mul", "div", "pow", "neg", "reciprocal", "sqrt", "exp", "log", "sigmoid", "tanh", "erf", "abs",
+    "max", "min"))
 
 CONE = 24
 """Most ops that a cone may have; the longest spelling of a GELU has about a dozen."""

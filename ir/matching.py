@@ -166,7 +166,7 @@ ROUNDS = 100
 
 
 def rewrite(module: Module, stats: Stats, rules: Sequence[Rule]) -> Module:
-    """Apply rules to every op until none applies; unused ops are dropped. The original is returned if nothing changed."""
+    """Apply rules to every op until none applies; drop unused ops. Returns the original if nothing changed."""
     out = module.clone()
     rewriter = Rewriter(out)
     applied = 0

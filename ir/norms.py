@@ -14,6 +14,9 @@ def inverse_root(value: Value, exponent: int) -> Value | None:
     power = producer(value, "tensor.pow")
     if power is not None and scalar_of(power.operands[1]) == -0.5 * exponent:
         return power.operands[0]
+    number, found = factors(value, 1)
+    if number == 1 and len(found) == 1 and found[0] == (found[0][0], -1):
+        return inverse_root(found[0][0], -exponent)
     return None
 
 

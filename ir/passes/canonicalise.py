@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -197,7 +198,7 @@ def _part(joined: Op, keep: tuple[range, ...]) -> tuple[Value, tuple[range, ...]
     return None
 
 
-def slice_attrs(shape: tuple[int, ...], keep: tuple[range, ...]) -> dict[str, tuple[int, ...]]:
+def slice_attrs(shape: tuple[int, ...], keep: tuple[range, ...]) -> dict[str, Any]:
     """Attributes of a slice of a value of that shape: only the axes that are cut, in order."""
     cut = [(a, r) for a, (r, d) in enumerate(zip(keep, shape, strict=True)) if len(r) != d or r.step != 1]
     ends = tuple(r[-1] + 1 if len(r) and r.step > 0 else r.stop for _, r in cut)

@@ -14,7 +14,8 @@ from focusc.ir.views import view_of
 
 @defpass("fuse-rope", whole="x * cos + rotate(x) * sin", halves="the two halves computed apart")
 def fuse_rope(module: Module, stats: Stats) -> Module:
-    """Make `nn.rope` of rotary embeddings over [B, heads, T, size], [B, T, heads, size] or [T, size] operands.
+    """Make `nn.rope` of rotary embeddings over [B, heads, T, size], [B, T, heads, size], [T, heads, size] or [T, size]
+    operands.
 
     Forms: x * cos + rotate(x) * sin with rotate = concat(-high, low) of halves or of neighbouring pairs; and
     concat(low * cos - high * sin, high * cos + low * sin). cos and sin vary over tokens and columns only.
@@ -138,13 +139,14 @@ def _replace(op: Op, rewriter: Rewriter, x: Value, cos: Value, sin: Value, inter
         heads = shape[3 - tokens]  # the axis of 1 and 2 that is not the token axis
         rows = b.emit("tensor.transpose", x, perm=back) if tokens == 2 else x
         rows = b.emit("tensor.reshape", rows, shape=(shape[0], shape[tokens], heads * shape[3]))
-    elif tokens != rank - 2:
-        return False
+    elif tokens != rank - 2:  # [T, heads, size]
+        heads = shape[1]
+        rows = b.emit("tensor.reshape", x, shape=(1, shape[0], heads * shape[2]))
     y = b.emit("nn.rope", rows, *tables, heads=heads, interleaved=interleaved)
     if rank == 4:
         y = b.emit("tensor.reshape", y, shape=(shape[0], shape[tokens], heads, shape[3]))
         y = b.emit("tensor.transpose", y, perm=back) if tokens == 2 else y
-    rewriter.replace(op, y)
+    rewriter.replace(op, b.emit("tensor.reshape", y, shape=shape) if shape_of(y) != shape else y)
     return True
 
 

@@ -103,7 +103,7 @@ def _mask(n: Node, rows: int, keys: int, past: int, causal: bool) -> Value | Non
         pads = [(0, 0)] * (known.ndim - 1) + [(0, keys - known.shape[-1])]
         mask = n.constant(np.pad(known, pads, constant_values=fill))
     if mask.type.dtype == "bool":  # type: ignore[attr-defined]
-        mask = n.emit("tensor.where", mask, n.constant(np.float32(0)), n.constant(np.float32(-np.inf)))
+        mask = n.emit("tensor.where", mask, n.constant(0.0, "f32"), n.constant(-np.inf, "f32"))
     return mask if bias is None else n.add(mask, bias)
 
 
