@@ -10,7 +10,23 @@ from hypothesis import strategies as st
 from focusc.backends.hardware import TARGETS, load_hardware
 from focusc.isa import IsaError, conc_block, expand
 from focusc.isa.dynamic import DynamicCounts
-from focusc.isa.insns import INSNS, CfgPos, Fence, Insn, LdAct, LdConc, LdIdx, LdWgt, Mma, SecInit, St, Tile, VAdd, VLd
+from focusc.isa.insns import (
+    INSNS,
+    CfgPos,
+    Fence,
+    Insn,
+    LdAct,
+    LdConc,
+    LdIdx,
+    LdWgt,
+    Mma,
+    SecInit,
+    Sic,
+    St,
+    Tile,
+    VAdd,
+    VLd,
+)
 from focusc.isa.timing import simulate
 from focusc.isa.timing_ledger import BUCKET_CYCLES, book, new_ledger
 from focusc.isa.timing_rules import RULES, Col, lower, rule_of
@@ -86,6 +102,12 @@ def test_what_the_machine_lacks_is_named() -> None:
             gemm(1024, 32, 96),
             machine(buffers={"output": {**machine().to_dict()["buffers"]["output"], "bytes": 196608}}),
         )
+
+
+def test_a_command_without_its_configuration_is_named() -> None:
+    text = [Tile(t=0, off=0, rows=8, cols=32, pitch=32), Sic(a=0, addr=0, cap=8, row0=0)]
+    with pytest.raises(IsaError, match=r"needs `cfg\.pos`, which was not executed before"):
+        simulate(program(text), machine(), counts(8, 4))
 
 
 def test_a_concentrating_program_needs_counts() -> None:
