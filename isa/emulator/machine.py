@@ -13,7 +13,7 @@ from focusc.isa.dynamic import DynamicCounts
 from focusc.isa.emulator.inputs import check_inputs
 from focusc.isa.emulator.memory import Constants
 from focusc.isa.emulator.state import SicEvent, State, TopkEvent
-from focusc.isa.errors import Fault
+from focusc.isa.errors import Fault, IsaError
 from focusc.isa.insns import INSNS
 from focusc.isa.program import ITEM_BYTES, Program, Symbol
 from focusc.isa.sequencer import MAX_COMMANDS, expand_chunks
@@ -72,12 +72,16 @@ class Session:
     def __init__(self, emulator: Emulator, inputs: dict[str, NDArray[Any]]) -> None:
         self.program = emulator.program
         self.executed = 0
+        state_type: type[State] = State
         if emulator.strict:
             from focusc.isa.emulator.strict import StrictState
 
-            self.state: State = StrictState(self.program, emulator.constants, emulator.observe)
-        else:
-            self.state = State(self.program, emulator.constants, emulator.observe)
+            state_type = StrictState
+        try:
+            self.state = state_type(self.program, emulator.constants, emulator.observe)
+        except (MemoryError, ValueError, OverflowError):
+            raise IsaError("run.memory", f"an arena of {self.program.arena_bytes:,} bytes does not fit in this computer's "
+                           "memory", hint="emulate a smaller model, or simulate from a recorded trace") from None
         for name, data in inputs.items():
             place(self.state, self.program.symbol(name), data)
         self._chunks = expand_chunks(self.program, max_commands=emulator.max_commands)

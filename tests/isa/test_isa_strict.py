@@ -19,6 +19,7 @@ from focusc.isa.insns import (
     CfgSic,
     Fence,
     Fwd,
+    Halt,
     LdAct,
     LdConc,
     LdIdx,
@@ -271,3 +272,9 @@ def test_wrong_inputs(inputs: dict[str, Any], message: str) -> None:
 
 def test_conc_block_is_the_documented_size() -> None:
     assert conc_block(4) == 64 + 64 + 256 and conc_block(33) == 64 + 128 + 33 * 64
+
+
+def test_an_arena_that_does_not_fit_is_said() -> None:
+    with pytest.raises(IsaError) as caught:
+        Emulator(Program([T1, Halt()], arena_bytes=1 << 47)).run()
+    assert caught.value.code == "run.memory" and "140,737,488,355,328 bytes" in caught.value.message
