@@ -80,8 +80,8 @@ class Session:
         try:
             self.state = state_type(self.program, emulator.constants, emulator.observe)
         except (MemoryError, ValueError, OverflowError):
-            raise IsaError("run.memory", f"an arena of {self.program.arena_bytes:,} bytes does not fit in this computer's "
-                           "memory", hint="emulate a smaller model, or simulate from a recorded trace") from None
+            raise IsaError("run.memory", f"an arena of {self.program.arena_bytes:,} bytes does not fit in this computer",
+                           hint="emulate a smaller model, or simulate from a recorded trace") from None
         for name, data in inputs.items():
             place(self.state, self.program.symbol(name), data)
         self._chunks = expand_chunks(self.program, max_commands=emulator.max_commands)

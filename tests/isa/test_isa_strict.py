@@ -113,8 +113,8 @@ STRICT: list[tuple[str, list[Insn], str]] = [
      "pc 7: ld.conc [0x80], rows=4, slots=1, cap=4: error[run.race]: reads DRAM byte 0x80, which pc 6: sic t1, [0x80], cap=4, "
      "row0=0 (sic) may still be writing\n  hint: nothing orders the two: put `fence act` between them"),
     ("race_positions", [CfgLayout(1, 1, 4, 4, 4, 1), CfgSic(1, 1, 2, threshold=0.9), *LOAD, CfgPos(IDS, 4, 0),
-                        SecInit(4), SecFold(1, 0), SecTopk(2, B, B + 512, 4), CfgPos(B + 512, 2, 0), Sic(1, Y, 4, 0)][:-1]
-     + [Tile(2, 0, 2, 8, 8), Sic(2, B + 576, 2, 0)],
+                        SecInit(4), SecFold(1, 0), SecTopk(2, B, B + 512, 4), CfgPos(B + 512, 2, 0),
+                        Tile(2, 0, 2, 8, 8), Sic(2, B + 576, 2, 0)],
      "pc 11: sic t2, [0x2c0], cap=2, row0=0: error[run.race]: reads DRAM byte 0x280, which pc 8: sec.topk k=2, [0x80], [0x280], "
      "total=4 (sec) may still be writing\n  hint: nothing orders the two: put `fence store` between them"),
 ]
