@@ -80,7 +80,7 @@ class Session:
         try:
             self.state = state_type(self.program, emulator.constants, emulator.observe)
         except (MemoryError, ValueError, OverflowError):
-            raise IsaError("run.memory", f"an arena of {self.program.arena_bytes:,} bytes does not fit in this computer",
+            raise IsaError("run.memory", f"an arena of {self.program.arena_bytes:,} bytes does not fit in memory",
                            hint="emulate a smaller model, or simulate from a recorded trace") from None
         for name, data in inputs.items():
             place(self.state, self.program.symbol(name), data)
