@@ -115,7 +115,7 @@ def resource(tensor: TensorProto, files: ExternalFiles, notes: list[str]) -> Res
     if kind not in STORED:
         raise bad_model("onnx.dtype", f"tensor {tensor.name!r} has element type {type_name(kind)}; "
                         f"expected one of {', '.join(type_name(k) for k in STORED)}", file=files.model,
-                        node=tensor.name, hint="export the model in float32 or float16, without quantised or string tensors")
+                        node=tensor.name, hint="export the model in float32 or float16, without quantised tensors")
     shape = tuple(tensor.dims)
     if kind in WIDENED:
         notes.append(f"{tensor.name or 'a constant'}: {type_name(kind).lower()} {list(shape)} is converted to f32")
