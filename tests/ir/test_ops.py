@@ -31,6 +31,10 @@ NAMES = sorted(n for n in OPS if n.split(".")[0] in DIALECTS)
 TEXTS = {path.stem: read_module(path) for path in sorted((Path(__file__).parent / "examples").glob("*.fir"))}
 """Modules for ops whose operands are not plain arrays."""
 
+for _path in sorted((Path(__file__).parents[1] / "golden" / "passes" / "tile").glob("*.fir")):
+    if "// ---- expect\n" in (_text := _path.read_text(encoding="utf-8")):
+        TEXTS[f"tile/{_path.stem}"] = parse(_text.split("// ---- expect\n")[1].split("// ---- stats")[0])
+
 
 def example_modules(name: str) -> list[tuple[Module, dict[str, Any]]]:
     """A module and inputs for every example of an op."""
