@@ -118,7 +118,7 @@ def focus_against_interpreter(compilation: Compilation, samples: Sequence[Sample
         expected, found = free(sample.inputs), runner.outputs(sample.inputs)
         same += top1(expected) == top1(found)
         errors += [relative(found[key], np.asarray(expected[key])) for key in found]
-    decisions = {"links": 0, "links_same": 0, "kept": 0, "kept_same": 0}
+    decisions = {"links": 0, "links_same": 0, "links_tied": 0, "kept": 0, "kept_same": 0}
     for sample in samples[:decided]:
         watch = Watch(compilation.program.meta["sites"])
         Emulator(compilation.program, observe=watch).run(sample.inputs)
@@ -129,6 +129,7 @@ def focus_against_interpreter(compilation: Compilation, samples: Sequence[Sample
         "error_mean": float(np.mean(errors)),
         "sic_links": decisions["links"],
         "sic_agreement": decisions["links_same"] / max(decisions["links"], 1),
+        "sic_ties": decisions["links_tied"],
         "sec_selections": decisions["kept"],
         "sec_agreement": decisions["kept_same"] / max(decisions["kept"], 1),
     }
@@ -179,10 +180,22 @@ def _compare_links(gather: Op, x: Array, positions: dict[int, Array], watch: Wat
     )
     rows = x.reshape(-1, x.shape[-1])
     parts = similarity.split(rows[start : start + count], a["vector"])
-    expected = similarity.cosine_links(parts, similarity.pairs(where, window), a["threshold"]) + start
-    emulated = watch.links(a["layer"], a["site"], len(rows))[start : start + count]
+    expected = similarity.cosine_links(parts, similarity.pairs(where, window), a["threshold"])
+    emulated = watch.links(a["layer"], a["site"], len(rows))[start : start + count] - start
     found["links"] += expected.size
     found["links_same"] += int((expected == emulated).sum())
+    found["links_tied"] += _ties(parts, expected, emulated)
+
+
+def _ties(parts: Array, one: Array, other: Array) -> int:
+    """Decisions that differ only in which of two equally similar candidates (to 1e-6, float32 rounding) was taken."""
+    row, slot = np.nonzero(
+        (one != other) & (one != np.arange(len(one))[:, None]) & (other != np.arange(len(one))[:, None])
+    )
+    unit = parts / np.maximum(np.linalg.norm(parts, axis=-1, keepdims=True), 1e-30)
+    first = (unit[row, slot] * unit[one[row, slot], slot]).sum(-1)
+    second = (unit[row, slot] * unit[other[row, slot], slot]).sum(-1)
+    return int((np.abs(first - second) <= 1e-6).sum())
 
 
 def timing(compilation: Compilation, sample: Sample) -> dict[str, Any]:
