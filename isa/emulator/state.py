@@ -268,10 +268,10 @@ class State:
 
     def _partial(self, addr: int, slots: int, cap: int, row0: int, rows: int) -> None:
         """Record how many unique vectors a part of a tile's rows refers to, for timing."""
-        low = addr - self.mem.base
-        self.mem.want_raw(low, low + slots * conc_block(cap))
-        maps: NDArray[np.uint16] = np.ndarray((slots, rows), np.uint16, self.mem.raw, low + 64 + 2 * row0,
-                                              (conc_block(cap), 2))  # type: ignore[arg-type]
+        low, block = addr - self.mem.base, conc_block(cap)
+        for slot in range(slots):  # the maps alone: the vectors may stay in their shadow
+            self.mem.want_raw(low + slot * block, low + slot * block + 64 + align(2 * cap))
+        maps: NDArray[np.uint16] = np.ndarray((slots, rows), np.uint16, self.mem.raw, low + 64 + 2 * row0, (block, 2))  # type: ignore[arg-type]
         self.counts.add_partial(np.array([len(np.unique(row)) for row in maps], np.int32))
 
     def merge(self, t: int, addr: int, cap: int, row0: int, site: int) -> None:
