@@ -252,6 +252,9 @@ class State:
             tile, slot = found
             if tile.cap == cap and last <= tile.rows and end <= tile.high:
                 return Item(tile.recon[row0:last, slot * 32:(slot + slots) * 32], "f16", conc=True)
+            joined = self._joined(addr, end, cap, last)
+            if joined is not None:
+                return Item(joined.recon[row0:last], "f16", conc=True)
         mem, block = self.mem, conc_block(cap)
         low = addr - mem.base
         mem.want_raw(low, end - mem.base)
@@ -265,6 +268,26 @@ class State:
             raise Fault("run.map", f"slot {bad}: the map names a unique vector beyond the block's count "
                         f"{int(header[bad])}", hint="the tile must be written by sic before it is loaded")
         return Item(out, "f16", conc=True)
+
+    def _joined(self, addr: int, end: int, cap: int, last: int) -> ConcTile | None:
+        """One cached tile in the place of several that were written side by side and together fill addr..end."""
+        parts: list[ConcTile] = []
+        at = addr
+        while at < end:
+            tile = self._conc_tiles.get(at)
+            if tile is None or tile.cap != cap or last > tile.rows or tile.high > end:
+                return None
+            if parts and tile.rows != parts[0].rows:
+                return None
+            parts.append(tile)
+            at = tile.high
+        whole = ConcTile(addr, end, cap, parts[0].rows, np.concatenate([tile.recon for tile in parts], axis=1))
+        for tile in parts:
+            del self._conc_tiles[tile.low]
+        self._conc_tiles[addr] = whole
+        for slot, block in enumerate(range(addr, end, conc_block(cap))):
+            self._conc[block] = (whole, slot)
+        return whole
 
     def _partial(self, addr: int, slots: int, cap: int, row0: int, rows: int) -> None:
         """Record how many unique vectors a part of a tile's rows refers to, for timing."""
