@@ -1,5 +1,6 @@
 """`focusc demo`: the whole path on the model that is shipped, what `make demo` runs."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,8 @@ def command(
     json: Json = False,
 ) -> None:
     """Export, compile and run the demo model, dense and concentrated; leave binaries, IR, timeline, picture."""
+    # many small matrices: one BLAS thread is as fast as two, and does not collapse when the machine is busy
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from focusc.driver import demo
 
     with progress(json) as report:

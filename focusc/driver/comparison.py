@@ -76,13 +76,9 @@ def compare(
 
 def held_out(model: str | os.PathLike[str], count: int) -> Iterator[Sample]:
     """The first `count` held-out questions of the model, if it is one that we exported."""
-    import onnx
-
-    from focusc.driver.files import existing
     from focusc.export.evaluation import evaluation_of
 
-    proto = onnx.load(str(existing(model, "ONNX model")), load_external_data=False)
-    evaluation = evaluation_of({item.key: item.value for item in proto.metadata_props})
+    evaluation = evaluation_of(metadata(model))
     if evaluation is None:
         raise InputError(
             "compare.samples",
@@ -92,6 +88,16 @@ def held_out(model: str | os.PathLike[str], count: int) -> Iterator[Sample]:
         )
     for question in evaluation.questions(count):
         yield Sample(question.inputs, question.answer, question.text)
+
+
+def metadata(model: str | os.PathLike[str]) -> dict[str, str]:
+    """The metadata of an ONNX file; its weights are not read."""
+    import onnx
+
+    from focusc.driver.files import existing
+
+    proto = onnx.load(str(existing(model, "ONNX model")), load_external_data=False)
+    return {item.key: item.value for item in proto.metadata_props}
 
 
 def given_samples(path: str | os.PathLike[str], count: int) -> Iterator[Sample]:

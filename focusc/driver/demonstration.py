@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -9,7 +10,17 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from focusc.driver.comparison import Column, Sample, held_out, reference, reference_column, run_columns, table, top1
+from focusc.driver.comparison import (
+    Column,
+    Sample,
+    held_out,
+    metadata,
+    reference,
+    reference_column,
+    run_columns,
+    table,
+    top1,
+)
 from focusc.driver.compiler import Compilation, compile_model
 from focusc.driver.execution import Runner
 from focusc.driver.exporter import export
@@ -19,6 +30,7 @@ from focusc.driver.options import METHODS, CompileOptions
 from focusc.driver.patches import patch_flow
 from focusc.driver.progress import Progress, silent
 from focusc.driver.snapshots import write_snapshot
+from focusc.export.evaluation import evaluation_of
 
 SHOWN = 8
 """Questions whose answers are printed."""
@@ -61,7 +73,8 @@ def demo(
     path = tale.made(f"{model}.onnx", "the model as exported from torch")
     tale.step(f"export {model} from torch to ONNX")
     say(f"          {export(model, path, progress=progress)}")
-    compiled = {method: _compile(path, method, tale, progress) for method in METHODS}
+    options = _options(path, tale)
+    compiled = {method: _compile(path, method, options, tale, progress) for method in METHODS}
     questions = list(held_out(path, samples))
     tale.step(
         f"answer {len(questions)} held-out questions with onnxruntime and on the emulator, {len(METHODS)} programs"
@@ -77,17 +90,31 @@ def demo(
     return {**found, "folder": str(folder), "files": tale.files, "seconds": time.perf_counter() - tale.started}
 
 
-def _compile(path: Path, method: str, tale: _Tale, progress: Progress) -> Compilation:
+def _options(path: Path, tale: _Tale) -> CompileOptions:
+    """Compile options with the schedule and threshold that were validated for the model, kept as a file to reuse."""
+    evaluation = evaluation_of(metadata(path))
+    chosen = evaluation.concentrate() if evaluation is not None else {}
+    config = tale.made("concentrate.toml", "schedule and threshold, for `focusc compile --config`")
+    lines = [f"{key} = {json.dumps(value)}" for key, value in chosen.items()]
+    write_text(config, "\n".join(["[concentrate]", *lines, ""]))
+    tale.say(f"          concentrate: {', '.join(f'{key} {value}' for key, value in chosen.items())}")
+    return CompileOptions.load(config)
+
+
+def _compile(path: Path, method: str, options: CompileOptions, tale: _Tale, progress: Progress) -> Compilation:
     """Compile one method; dense and focus leave their IR and disassembly as well."""
     name = "dense" if method == "none" else method
     keep = method in ("none", "focus")
     dump = tale.made(f"ir-{name}", "IR after every pass") if keep else None
-    done = compile_model(path, CompileOptions.load(target="focus", concentrate=method), dump_ir=dump, progress=progress)
+    for old in dump.glob("*.fir") if dump is not None else ():
+        old.unlink()
+    chosen = options.model_copy(update={"concentrate": {**options.concentrate, "method": method}})
+    done = compile_model(path, chosen, dump_ir=dump, progress=progress)
     program = tale.made(f"{name}.fbin", f"the program, concentrate={method}")
     done.program.save(program)
     if keep:
         listing = "\n".join(objdump(program).text(headers=True, symbols=True, source=True))
-        write_text(tale.made(f"{name}.fasm", "its disassembly with source nodes"), listing + "\n")
+        write_text(tale.made(f"{name}.lst", "its disassembly with source nodes"), listing + "\n")
     size = program.stat().st_size
     tale.step(f"compile {name}: {len(done.program.text):,} instructions, {size:,} bytes, {done.seconds:.1f} s")
     return done
@@ -109,12 +136,7 @@ def _answers(columns: Sequence[Column], questions: Sequence[Sample], path: Path,
 
 def _words(path: Path) -> Callable[[int], str]:
     """Token number to word, as the model's adapter knows it."""
-    import onnx
-
-    from focusc.export.evaluation import evaluation_of
-
-    proto = onnx.load(str(path), load_external_data=False)
-    evaluation = evaluation_of({item.key: item.value for item in proto.metadata_props})
+    evaluation = evaluation_of(metadata(path))
     return evaluation.answer_text if evaluation is not None else str
 
 
