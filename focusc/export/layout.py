@@ -30,7 +30,7 @@ def _numbers(fact: str, text: object, count: int) -> tuple[int, ...]:
     try:
         if any(isinstance(p, bool | float) for p in parts):
             raise ValueError
-        values = tuple(int(p) for p in parts)
+        values = tuple(int(str(p)) for p in parts)
     except (TypeError, ValueError):
         raise LayoutError(fact, f"is {text!r}, expected {count} whole number{'s' if count > 1 else ''}") from None
     if len(values) != count:

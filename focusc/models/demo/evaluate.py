@@ -58,7 +58,11 @@ def session_of(onnx_file: Path | str) -> Answer:
     import onnxruntime
 
     session = onnxruntime.InferenceSession(str(onnx_file), providers=["CPUExecutionProvider"])
-    return lambda pixels, ids: int(session.run(["logits"], {"pixel_values": pixels, "input_ids": ids})[0].argmax())
+
+    def answer(pixels: np.ndarray, ids: np.ndarray) -> int:
+        return int(np.asarray(session.run(["logits"], {"pixel_values": pixels, "input_ids": ids})[0]).argmax())
+
+    return answer
 
 
 def score(answer: Answer, split: str = "heldout", n: int = 2100, *, seed: int = 0, shuffled: bool = False) -> Score:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from .model import Attention, DemoModel
+from .model import Attention, DecoderLayer, DemoModel
 from .scene import GRID
 from .tokenizer import PREFIX, QUERY, token_id
 
@@ -128,7 +129,7 @@ def forward(model: DemoModel, pixels: Tensor, queries: Tensor, frames: Tensor,
     hidden: Tensor | None = None
     drop, focus = dict(thinning.drop), dict(thinning.focus)
     now = length
-    for i, layer in enumerate(model.layers):
+    for i, layer in enumerate(cast("list[DecoderLayer]", list(model.layers))):
         prefix = start + now
         h = _merged(layer.input_norm(x), start, now, thinning.merge)
         mask = causal[:prefix, :prefix]

@@ -21,7 +21,7 @@ DEEP = ("order", "count_colour")
 
 
 def _pick(rng: np.random.Generator, items: Sequence[Thing]) -> Thing | None:
-    return items[rng.integers(len(items))] if items else None
+    return items[int(rng.integers(len(items)))] if items else None
 
 
 def _unique(items: Sequence[Thing], field: str) -> list[Thing]:
