@@ -34,11 +34,11 @@ class Recipe:
     seed: int = 1
     vision_steps: int = 600
     pair_steps: int = 600
-    video_steps: int = 1720
+    video_steps: int = 1650
     hot_steps: int = 500
     """Pair steps at the full rate. It is too high for them (loss stalls at 0.94, and falls as soon as the rate does),
     which was seen only after these steps; they stay, since they are part of what made the shipped weights."""
-    rate: float = 0.5
+    rate: float = 0.55
     """Share of the full rate afterwards."""
     cooldown: float = 0.9
     """Last share of the video steps, over which rates fall linearly to zero."""
@@ -53,12 +53,14 @@ class Heads(nn.Module):
         super().__init__()
         self.out = nn.Linear(vision_width, 7 + 4 + 3)
         self.place = nn.Linear(width, 5)
+        nn.init.zeros_(self.place.weight)
 
     def places(self, rows: Tensor, places: Tensor) -> Tensor:
         """Loss on place, size and travel at the words that refer to one object. Without it, questions that compare two
         objects hardly get off the ground: nothing rewards reading one of them."""
         seen = places[..., 5] > 0
-        return F.l1_loss(self.place(rows[seen]), places[..., :5][seen])
+        read = 10 * self.place(F.rms_norm(rows[seen], rows.shape[-1:]))      # ten times: so much faster it learns
+        return F.l1_loss(read, places[..., :5][seen])
 
     def forward(self, features: Tensor, labels: Tensor) -> Tensor:
         """Loss on colour everywhere, on shape, offset and radius where there is an object."""
@@ -76,15 +78,15 @@ def thinning_at(rng: np.random.Generator, progress: float) -> packed.Thinning:
     later the pruning and merging that a concentrating compiler will do."""
     u = rng.random()
     early = progress < 0.65
-    if u < (0.5 if early else 0.2):
+    if u < (0.5 if early else 0.35):
         return packed.Thinning(drop=((int(rng.integers(0, 3)), float(rng.uniform(0.4, 0.7))),))
-    if early or u < 0.45:
+    if early or u < 0.65:
         return packed.Thinning()
     first, last = int(rng.integers(0, 3)), float(rng.uniform(0.08, 0.25))
     shares = np.linspace(float(rng.uniform(0.4, 0.6)), last, 6 - first - int(rng.integers(0, 2)))
     focus = tuple((first + i, float(a)) for i, a in enumerate(shares))
     merge = float(rng.uniform(0.8, 0.95))
-    return packed.Thinning(focus=focus if u < 0.9 else (), merge=merge if u > 0.7 else None)
+    return packed.Thinning(focus=focus if u < 0.95 else (), merge=merge if u > 0.85 else None)
 
 
 def accuracy(model: DemoModel, data: tuple[Tensor, Tensor, Tensor], families: list[str]) -> dict[str, float]:
