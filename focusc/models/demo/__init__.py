@@ -26,6 +26,4 @@ def load(random_weights: int | None = None) -> DemoModel:
 
     if random_weights is not None:
         return DemoModel.random(random_weights)
-    if not WEIGHTS.exists():
-        return DemoModel.random(0)
     return read_weights(WEIGHTS)
