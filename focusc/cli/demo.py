@@ -18,8 +18,9 @@ def command(
     json: Json = False,
 ) -> None:
     """Export, compile and run the demo model, dense and concentrated; leave binaries, IR, timeline, picture."""
-    # many small matrices: one BLAS thread is as fast as two, and does not collapse when the machine is busy
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # the model is small: one thread is as fast as two, and does not collapse when the machine is busy
+    for library in ("OPENBLAS", "NUMBA"):
+        os.environ.setdefault(f"{library}_NUM_THREADS", "1")
     from focusc.driver import demo
 
     with progress(json) as report:
