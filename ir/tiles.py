@@ -62,7 +62,9 @@ class ConcentratedBuffer:
 
     def __init__(self, shape: tuple[int, ...], first: int, m: int) -> None:
         self.first, self.m = first, m
-        self.data = np.full(shape, np.nan, np.float16)
+        rows, cols = shape
+        self.data = np.full((rows, -(-cols // 32) * 32), np.nan, np.float16)
+        self.data[:, cols:] = 0  # the last slot's padding
 
     def start(self, tile: int) -> int:
         """Sequence row of the tile's first row."""

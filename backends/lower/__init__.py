@@ -48,7 +48,8 @@ def lower_module(module: Module, tiling: Tiling) -> Module:
         view = low.view(value)
         assert isinstance(view, View) and isinstance(value.type, TensorType)
         low.emit.at(value.op.loc if value.op is not None else low.emit.b.loc)
-        whole = low.reshaped(view, view.rows, view.cols) if view.contiguous else None
+        stored = value.op is not None and view.buffer.op is not None and view.buffer.op.name == "tile.buffer"
+        whole = low.reshaped(view, view.rows, view.cols) if view.contiguous and stored else None
         if whole is None:
             whole = low.allocate(view.rows, view.cols, name)
             data.copy(low, module.body.ops[-1], view, whole)

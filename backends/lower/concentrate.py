@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from focusc.backends.lower.attention import Heads
 from focusc.backends.lower.context import Lowering, handles
 from focusc.backends.lower.data import move_rows
@@ -149,9 +151,10 @@ def scatter(low: Lowering, op: Op) -> None:
     source = low.at[c_value]
     assert isinstance(source, ConcView)
     low.kernel(op)
-    sink = low.sink(op.results[0])
+    # Slots are whole, so the rows are stored with the padding of the last one; readers see a window without it.
+    dense = low.allocate(source.rows, source.slots * 32, op.results[0].name)
+    low.at[op.results[0]] = replace(dense, cols=source.cols)
     e = low.emit
     with e.loop(source.rows, source.m, first=source.first) as m, e.loop(source.slots, 1) as s:
-        width = 32 if source.cols % 32 == 0 else min(32, source.cols)
-        tile = e.to_tile(e.load_conc(source.buffer, m.it, 0, m.len, s.off, 1, width))
-        low.put(sink, tile, m.it, m.off, s.off * 32, s.it)
+        tile = e.to_tile(e.load_conc(source.buffer, m.it, 0, m.len, s.off, 1, 32))
+        e.store(tile, dense.buffer, m.off, s.off * 32)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from focusc.backends.lower.emit import Emit, Ix
 from focusc.backends.lower.views import ConcView, View, first_rows, matrix_shape
@@ -270,7 +272,7 @@ class Lowering:
         node.pairs_useful += useful
         node.pairs_done += done
 
-    @property
+    @cached_property
     def lengths(self) -> dict[int, int]:
         """Sequence lengths that occur in the decoder -> the unpruned length."""
         layout = self.module.attrs.get("layout")
@@ -280,13 +282,22 @@ class Lowering:
         pruned = [op.results[0].type for op in self.module.walk() if op.name == "sec.select"]
         return {full: full} | {t.count: full for t in pruned if isinstance(t, TokensType)}
 
-    def dense_rows(self, shape: tuple[int, ...]) -> tuple[int, bool]:
-        """(rows the op would have unpruned, whether it works on the decoder's sequence) for an activation shape."""
-        rows = 1
-        for extent in shape[:-1]:
-            rows *= extent
-        full = self.lengths.get(rows)
-        return (full, True) if full is not None and len(shape) >= 2 and shape[-2] == rows else (rows, False)
+    @cached_property
+    def reads_text(self) -> set[Op]:
+        """Ops that depend on embedded text: the decoder, never the vision tower. All ops if no text is embedded."""
+        found: set[Op] = set()
+        for op in self.module.body.ops:
+            if op.name == "nn.embed" or any(v is not None and v.op in found for v in op.operands):
+                found.add(op)
+        return found or set(self.module.body.ops)
+
+    def dense_rows(self, op: Op) -> tuple[int, bool]:
+        """(rows that the first operand of `op` would have unpruned, whether the op works on the decoder's sequence)."""
+        assert op.operands[0] is not None
+        shape = op.operands[0].type.shape
+        rows = math.prod(shape[:-1])
+        full = self.lengths.get(rows) if op in self.reads_text and len(shape) >= 2 and shape[-2] == rows else None
+        return (rows, False) if full is None else (full, True)
 
 
 Handler = Callable[[Lowering, Op], None]

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from focusc.backends.lower.context import Lowering, handles
+from focusc.backends.lower.emit import Ix, Loop
 from focusc.backends.lower.gemm import ACTIVATIONS, rotary
 from focusc.backends.lower.views import View, matrix_shape
+from focusc.backends.mapping import Rows
 from focusc.ir import Op, Value
 from focusc.ir.diagnostics import fail
 
@@ -21,40 +25,79 @@ UNARY = {
 }
 
 
+@dataclass(frozen=True)
+class Repeat:
+    """How an operand's rows go with the result's: row i reads row (i // `each`) % `rows`."""
+
+    rows: int
+    each: int = 1
+
+    @staticmethod
+    def of(operand: Value, result: Value, op: Op) -> Repeat:
+        """Read it off the shapes; CompileError for a broadcast that is neither over leading nor over trailing axes."""
+        wanted = result.type.shape[:-1]
+        found = operand.type.shape[:-1]
+        found = (1,) * (len(wanted) - len(found)) + found
+        rows = math.prod(found)
+        for cut in range(len(wanted) + 1):
+            if all(n == 1 for n in found[:cut]) and found[cut:] == wanted[cut:]:
+                return Repeat(rows)
+            if found[:cut] == wanted[:cut] and all(n == 1 for n in found[cut:]):
+                return Repeat(rows, math.prod(wanted[cut:]))
+        raise fail(
+            "lower.broadcast",
+            f"{operand.type} does not repeat over whole leading or trailing axes of {result.type}",
+            op.loc,
+            hint="expand it in the model, or reorder its axes",
+        )
+
+    def piece(self, total: int) -> int:
+        """Rows of the result that one run of operand rows (or one operand row) covers."""
+        return self.rows if self.each == 1 else self.each
+
+    def row(self, m: Loop, total: int) -> tuple[Ix, Ix]:
+        """(first row, rows) of the operand for one piece of the result's rows."""
+        if self.rows == 1:
+            return Ix.of(0), Ix.of(1)
+        if self.each > 1:
+            return m.it, Ix.of(1)
+        return (m.off if self.rows == total else Ix.of(0)), m.len
+
+
 def pointwise(
     low: Lowering, op: Op, compute: Callable[[list[Value]], Value], operands: list[Value] | None = None
 ) -> None:
-    """Load the operands tile by tile, compute, store.
-
-    A later operand may have one row, or a number of rows that divides the first one's (it repeats), and one column or
-    all of them. Raises CompileError for other broadcasts.
-    """
-    total, width = matrix_shape(op.results[0].type)
-    views = [low.view(v) for v in operands or op.operands if v is not None]
-    period = total
-    for v in views:
-        if v.rows not in (1, total):
-            if total % v.rows:
-                raise fail("lower.broadcast", f"{v.rows} rows do not repeat evenly over {total}", op.loc)
-            period = min(period, v.rows)
+    """Load the operands tile by tile, compute, store. The first operand has the result's shape; a later one may repeat
+    over leading or trailing row axes and have one column or all. Raises CompileError for other broadcasts."""
+    result = op.results[0]
+    total, width = matrix_shape(result.type)
+    values = [v for v in operands or op.operands if v is not None]
+    views = [low.view(v) for v in values]
+    repeats = [Repeat.of(v, result, op) for v in values]
+    pieces = {r.piece(total) for r in repeats if r.rows not in (1, total)}
+    if len(pieces) > 1:
+        raise fail(
+            "lower.broadcast", f"operands repeat every {' and every '.join(map(str, sorted(pieces)))} rows", op.loc
+        )
     low.kernel(op)
-    sink = low.sink(op.results[0])
+    sink = low.sink(result, direct=not pieces)
     e = low.emit
-    rows = low.rows_of(total, sink.view, most=period)
-    if period != total and rows.step != period:
-        raise fail("lower.broadcast", f"rows that repeat every {period} do not fit m-tiles of {rows.step}", op.loc)
-    cols = low.columns(rows.most, len(views), width) or 32
+    rows = low.rows_of(total, sink.view)
+    if pieces:
+        rows = Rows(total, *pieces, *pieces)
+    cols = low.columns(rows.most, len(views), width)
+    if not cols:
+        raise fail("tile.obuf", f"{len(views)} tiles of {rows.most} x 32 f32 do not fit the output buffer", op.loc)
     with e.loop(rows.total, rows.step, first=rows.first) as m, e.loop(width, cols) as c:
 
-        def tile(v: View) -> Value:
-            row = v.row if v.rows in (1, period) and v.rows != total else m.off + v.row
+        def tile(v: View, repeat: Repeat) -> Value:
+            row, count = repeat.row(m, total)
             one = v.cols == 1 and width != 1
-            return e.load(
-                v.buffer, row, v.col if one else c.off + v.col, 1 if v.rows == 1 else m.len, 1 if one else c.len
-            )
+            return e.load(v.buffer, row + v.row, v.col if one else c.off + v.col, count, 1 if one else c.len)
 
-        loaded = [e.to_tile(tile(views[0]))]
-        loaded += [tile(v) if op.name in BINARY else e.to_tile(tile(v)) for v in views[1:]]
+        loaded = [e.to_tile(tile(views[0], repeats[0]))]
+        later = [tile(v, r) for v, r in zip(views[1:], repeats[1:], strict=True)]
+        loaded += later if op.name in BINARY else [e.to_tile(s) for s in later]
         low.put(sink, compute(loaded), m.it, m.off, c.off, c.it * (cols // 32))
 
 

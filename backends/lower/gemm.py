@@ -214,9 +214,9 @@ def _linear_operands(low: Lowering, op: Op) -> tuple[View | ConcView, View, View
 
 
 def _account(low: Lowering, op: Op) -> None:
-    x, w = op.operands[0], op.operands[1]
-    assert x is not None and w is not None
-    rows, decoder = low.dense_rows(x.type.shape)
+    w = op.operands[1]
+    assert w is not None
+    rows, decoder = low.dense_rows(op)
     k, n = w.type.shape
     low.account(op, rows * k * n, decoder=decoder)
 

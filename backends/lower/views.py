@@ -91,9 +91,9 @@ def first_rows(total: int, m: int, visual: tuple[int, int] | None) -> int:
     """Rows of the first m-tile of a sequence of `total` rows, such that no tile holds rows of two SIC tiles.
 
     SIC cuts the retained *visual* rows every m. If everything up to the end of the visual span fits one tile it is one
-    tile; else the text before the span is a tile of its own and the tiles after it start at the span.
+    tile; else a tile starts at the span, and the text before it is cut so that whole tiles of m end there.
     `visual` is (start, current length); None means there is nothing to align.
     """
     if visual is None or visual[0] == 0 or visual[0] + visual[1] <= m:
         return min(total, m)
-    return min(visual[0], m)
+    return visual[0] % m or m

@@ -49,8 +49,11 @@ def test_an_unknown_name_lists_the_targets() -> None:
 
 @pytest.mark.parametrize(
     ("old", "new", "expected"),
-    [("rows = 32", "rows = '32'", "array.rows: found '32'"), ("rows = 32", "row = 32", "array.row: unknown key"),
-     ("add = { add = 1 }", "add = { sub = 1 }", "sfu.uses.add.sub: unknown key")],
+    [
+        ("rows = 32", "rows = '32'", "array.rows: found '32'"),
+        ("rows = 32", "row = 32", "array.row: unknown key"),
+        ("add = { add = 1 }", "add = { sub = 1 }", "sfu.uses.add.sub: unknown key"),
+    ],
 )
 def test_findings_carry_the_line(old: str, new: str, expected: str) -> None:
     line = FOCUS[: FOCUS.index(old)].count("\n") + 1

@@ -11,7 +11,19 @@ from focusc.backends import compile_module, load_hardware
 from focusc.backends.codegen import generate
 from focusc.backends.lower import lower_module
 from focusc.backends.options import tiling
-from focusc.ir import CompileError, Loc, Module, PassManager, interpret, parse, print_module, same_module, verify
+from focusc.ir import (
+    Builder,
+    CompileError,
+    Loc,
+    Module,
+    PassManager,
+    TensorType,
+    interpret,
+    parse,
+    print_module,
+    same_module,
+    verify,
+)
 from focusc.ir.passes.registry import load_pass
 from focusc.ir.resource_file import ResourceTable
 from focusc.isa.emulator import Emulator
@@ -104,8 +116,8 @@ def test_any_small_model(
     if method:
         options = {"schedule": "1:0.5"} if method == "focus" else {}
         module = load_pass("concentrate")(module, method=method, threshold=0.6, **({"m": m} if m else {}), **options)
-    _, second = ladder(module, inputs(shape, seed), m=m, n=n)
-    assert second < 2e-2
+    first, second = ladder(module, inputs(shape, seed), m=m, n=n)
+    assert second < 2e-2 and (method is not None or first < 5e-3)  # a link that f16 tips moves more than rounding
 
 
 @pytest.mark.parametrize("kib", [20, 28, 40, 64])
@@ -148,6 +160,64 @@ def test_an_op_without_lowering_is_named_with_its_node() -> None:
         lower_module(module, tiling(FOCUS))
     assert caught.value.diagnostics[0].code == "lower.op"
     assert "tensor.erf" in caught.value.render() and "layers.0.mlp (/mlp/Erf)" in caught.value.render()
+
+
+def through_the_machine(module: Module, x: dict[str, np.ndarray], **options: int) -> dict[str, np.ndarray]:
+    """Outputs of the strict emulator."""
+    return Emulator(compile_module(module, FOCUS, options=options), strict=True).run(x).outputs
+
+
+@pytest.mark.parametrize(("start", "m"), [(3, 16), (16, 16), (21, 16), (40, 16), (5, 1024)])
+@pytest.mark.parametrize("width", [64, 80])
+def test_gather_and_scatter_link_the_same_vectors_as_the_interpreter(start: int, m: int, width: int) -> None:
+    grid, rows = (3, 4, 4), start + 48 + 6
+    b = Builder()
+    value = b.argument("x", TensorType((1, rows, width), "f32"))
+    where = {"visual_start": start, "visual_len": 48, "grid": grid, "strides": (16, 4, 1)}
+    packed = b.emit("sic.gather", value, None, **where, threshold=0.5, m=m)
+    module = b.module("m", {"y": b.emit("sic.scatter", packed)})
+    x = {"x": np.random.default_rng(start).integers(-2, 3, (1, rows, width)).astype(np.float32)}
+    assert error(through_the_machine(module, x, m=m)["y"], interpret(module, x)["y"]) < 1e-3
+
+
+@pytest.mark.parametrize(
+    "other", [(4, 8, 64), (8, 64), (1, 8, 64), (64,), (1, 1, 64), (4, 1, 64), (4, 8, 1), (4, 1, 1)]
+)
+@pytest.mark.parametrize("kind", ["tensor.add", "tensor.mul"])
+def test_broadcasts(kind: str, other: tuple[int, ...]) -> None:
+    b = Builder()
+    x, y = b.argument("x", TensorType((4, 8, 64), "f32")), b.argument("y", TensorType(other, "f32"))
+    module = b.module("m", {"z": b.emit(kind, y, x)})
+    rng = np.random.default_rng(0)
+    data = {"x": rng.standard_normal((4, 8, 64), np.float32), "y": rng.standard_normal(other, np.float32)}
+    assert error(through_the_machine(module, data)["z"], interpret(module, data)["z"]) < 1e-3
+
+
+def test_a_broadcast_over_a_middle_axis_is_refused() -> None:
+    b = Builder()
+    x, y = b.argument("x", TensorType((4, 3, 8, 64), "f32")), b.argument("y", TensorType((4, 1, 8, 64), "f32"))
+    module = b.module("m", {"z": b.emit("tensor.add", x, y)})
+    with pytest.raises(CompileError, match="does not repeat over whole leading or trailing axes"):
+        compile_module(module, FOCUS)
+
+
+def test_an_input_or_a_constant_may_be_an_output() -> None:
+    b = Builder()
+    x = b.argument("x", TensorType((3, 64), "f32"))
+    module = b.module("m", {"same": x, "fixed": b.constant(np.full((2, 64), 0.5, np.float32))})
+    data = {"x": np.arange(192, dtype=np.float32).reshape(3, 64)}
+    found = through_the_machine(module, data)
+    assert np.array_equal(found["same"], data["x"]) and np.array_equal(found["fixed"], np.full((2, 64), 0.5))
+
+
+def test_vision_work_is_never_booked_as_pruned_decoder_work() -> None:
+    shape = Shape(grid=(1, 6, 8))
+    module = load_pass("concentrate")(
+        vlm(shape), method="sec", schedule="0:0.84"
+    )  # 3 + 40 + 5 rows: as many as patches
+    nodes = compile_module(module, FOCUS).meta["nodes"]
+    assert {n["region"] for n in nodes if n["path"].startswith(("vision", "project"))} == {"vision"}
+    assert {n["region"] for n in nodes if n["path"].endswith((".q", ".o", ".down"))} >= {"decoder"}
 
 
 def test_controls_of_the_interpreter_are_refused_with_the_reason() -> None:

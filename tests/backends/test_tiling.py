@@ -1,6 +1,8 @@
 """Tile extents against the target's buffers."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from focusc.backends import load_hardware
 from focusc.backends.lower.views import ConcView, first_rows
@@ -49,19 +51,19 @@ def test_an_output_buffer_smaller_than_one_accumulator_tile_is_refused() -> None
         tiling(small(output=65536))
 
 
-@pytest.mark.parametrize(
-    ("total", "m", "visual", "first"),
-    [
-        (300, 1024, (3, 288), 300),
-        (1100, 1024, (14, 1010), 1024),
-        (1100, 1024, (14, 1050), 14),
-        (2000, 1024, None, 1024),
-        (2000, 1024, (0, 1900), 1024),
-        (50, 16, (20, 30), 16),
-    ],
-)
-def test_no_tile_holds_rows_of_two_sic_tiles(total: int, m: int, visual: tuple[int, int] | None, first: int) -> None:
-    assert first_rows(total, m, visual) == first
+@given(st.integers(0, 70), st.integers(1, 90), st.integers(0, 40), st.integers(1, 33))
+def test_no_gemm_tile_holds_rows_of_two_sic_tiles(start: int, visual: int, query: int, m: int) -> None:
+    total = start + visual + query
+    first = first_rows(total, m, (start, visual))
+    assert 1 <= first <= m
+    tile_of = [0 if row < first else 1 + (row - first) // m for row in range(total)]
+    for row in range(start + 1, start + visual):
+        same_sic_tile = (row - start) // m == (row - 1 - start) // m
+        assert same_sic_tile == (tile_of[row] == tile_of[row - 1])
+
+
+def test_a_sequence_without_visual_rows_is_cut_at_m() -> None:
+    assert first_rows(2000, 1024, None) == 1024 and first_rows(300, 1024, None) == 300
 
 
 def test_pieces_of_a_concentrated_view_are_cut_at_tiles() -> None:
