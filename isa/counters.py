@@ -2,7 +2,9 @@
 
 Bytes by buffer follow the dataflow: activations are written to staging once and read once a column group, weights are
 read once into the array, concentrated passes go through the partial sums, and every pass reads and writes the output
-tile. SIC's bytes are those of the published model (cost_model section 4, "detect").
+tile. A vector command reads and writes each of its windows once, at the window's own shape: a broadcast operand is not
+read again for every row that it serves. SIC's bytes are those of the published model (cost_model section 4, "detect");
+the map is written when it is made and when a load brings it back.
 """
 
 from __future__ import annotations
@@ -125,15 +127,20 @@ def _buffers(work: Work, machine: Machine, t: Ints, unique: Ints, streamed: Ints
         taken[at] += pushed[work.act_items[t[at, pop]]]
     deep = np.minimum(t[:, Col.WIDTH], machine.array.rows)
     tile = rows * cols
+
+    def window(col: Col) -> Ints:
+        at = t[:, col]
+        return np.where(at >= 0, work.windows.elements[np.maximum(at, 0)], 0) if len(work.windows.elements) else zero
+
     accumulate = np.where(is_mma, tile * levels, 0)
     reads = np.where(is_mma, accumulate - np.where(t[:, Col.RMW] > 0, 0, tile), 0)
-    vector = (kind == Kind.VECTOR) | (kind == Kind.FORWARD)
-    reads = reads + np.where(vector | sic | (kind == Kind.STORE) | (kind == Kind.SELECT),
-                             tile * ((t[:, Col.A] >= 0).astype(np.int64) + (t[:, Col.B] >= 0)), 0)
-    reads = reads + np.where((kind == Kind.VECTOR) & (t[:, Col.RMW] > 0), tile, 0)
-    writes = accumulate + np.where((kind == Kind.VECTOR) & (t[:, Col.DST] >= 0), tile, 0)
+    vector = kind == Kind.VECTOR
+    result = np.where(vector, window(Col.DST), 0)
+    reads = reads + window(Col.A) + window(Col.B) + np.where(t[:, Col.RMW] > 0, result, 0)
+    writes = accumulate + result
     panel = np.where(kind == Kind.WEIGHT, depth * cols, 0)
     slots = np.where(sic, t[:, Col.SLICES], 0)
+    mapped = np.where(sic | ((kind == Kind.LOAD) & conc), t[:, Col.SLICES] * rows, 0) * size["map"]
     detect = np.where(sic, tile, 0) * size["layouter"] + slots * rows * size["map"]
     table_row = np.where(sic, tile, 0) * size["table"]
     scatters = np.where(is_mma & conc, groups * levels, 0)
@@ -145,7 +152,7 @@ def _buffers(work: Work, machine: Machine, t: Ints, unique: Ints, streamed: Ints
                     np.where(conc, streamed, 0) * machine.array.cols * size["partial"]),
         "output": (reads * size["output"], writes * size["output"]),
         "layouter": (detect * np.maximum(np.where(sic, depth, 0) - 1, 0), detect),
-        "map": (scatters * rows * size["map"], slots * rows * size["map"]),
+        "map": (scatters * rows * size["map"], mapped),
         "table": (table_row + np.where(sic, SLOT * unique, 0) * size["table"], table_row),
     }
 

@@ -256,8 +256,9 @@ def _concentrate(low: Lowering, cls: type[Insn], rows: Ints) -> None:
     row0 = low.field(cls, rows, "row0")
     visual = np.maximum(np.minimum(row0 + height, first + count) - np.maximum(row0, first), 0)
     block = np.ones(len(rows), np.int64)
-    for axis in ("bf", "bh", "bw"):
-        block = block * low.config("cfg.sic", rows, axis)
+    for axis in ("f", "h", "w"):
+        # A block does not reach beyond the grid: 2x2x2 on a single frame compares 2x2.
+        block = block * np.minimum(low.config("cfg.sic", rows, "b" + axis), low.config("cfg.layout", rows, axis))
     low.put(rows, KIND=Kind.CONCENTRATE, A=window, ROWS=height, COLS=cols, WIDTH=SLOT, SLICES=-(-cols // SLOT),
             VISUAL=visual, DEPTH=block)
     # A row that is not compared still passes through the layouter: one cycle.
@@ -268,8 +269,14 @@ def _concentrate(low: Lowering, cls: type[Insn], rows: Ints) -> None:
 @rule("sec.init")
 def _sec_init(low: Lowering, cls: type[Insn], rows: Ints) -> None:
     _require(low.machine.sec.present, low, cls)
+    entries, room = low.field(cls, rows, "n"), low.machine.sec.importance_entries
+    if int(entries.max(initial=0)) > room:
+        at = int(rows[int(entries.argmax())])
+        raise IsaError("timing.buffer", f"an importance vector of {int(entries.max())} entries; {low.machine.name!r} has "
+                       f"room for {room} (sec.importance_entries)", f"command {at} (pc {int(low.trace.pc[at])})",
+                       hint="use fewer visual tokens, or a description with a larger importance buffer")
     low.put(rows, KIND=Kind.SELECT)
-    low.cost[rows] = -(-low.field(cls, rows, "n") // low.machine.sec.max_units)
+    low.cost[rows] = -(-entries // low.machine.sec.max_units)
 
 
 @rule("sec.fold")

@@ -29,6 +29,8 @@ class Windows(NamedTuple):
     """Window of each row of `Trace.tiles`."""
     start: Ints
     others: NDArray[np.int32]
+    elements: Ints
+    """Rows x columns of each window."""
 
 
 def _codes(columns: Ints) -> tuple[Ints, Ints]:
@@ -52,7 +54,7 @@ def windows(tiles: Ints) -> Windows:
     first, inverse = _codes(tiles)
     table = tiles[first]
     start, others = _overlaps(table[:, 0] // 4, *(np.ascontiguousarray(table[:, j]) for j in (1, 2, 3)))
-    return Windows(inverse.astype(np.int32), start, others)
+    return Windows(inverse.astype(np.int32), start, others, table[:, 1] * table[:, 2])
 
 
 @compiled

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from focusc.isa import Program
+from focusc.isa import Insn, Program
 from focusc.isa.counters import Counters, count
 from focusc.isa.energy import Energy, energy
-from focusc.isa.insns import LdAct, LdWgt, Mma, St, Tile, VExp
+from focusc.isa.insns import LdAct, LdWgt, Mma, St, Tile, VAdd, VCopy, VExp, VFill, VMask, VMul, VRsum
 from focusc.isa.machine import BUFFERS, Machine
 from focusc.isa.timing import Timing, simulate
 from tests.isa.timing_programs import concentrated, counts, gemm, machine, program
@@ -58,9 +58,31 @@ def test_concentrated_gemm_events_by_hand() -> None:
     total = {name: (int(read.sum()), int(written.sum())) for name, (read, written) in counted.sram.items()}
     assert total["partial"] == (rows * 32 * 2 * groups * slots, sum(unique) * 32 * 2 * groups)
     detect = rows * 64 * 2 + rows * slots * 2
-    assert total["layouter"] == (7 * detect, detect)
-    assert total["map"] == (rows * 2 * groups * slots, rows * 2 * slots)
+    # the grid is 1 x 1 x rows, so only 2 of the block's 8 members exist: one comparison reads the layouter
+    assert total["layouter"] == (detect, detect)
+    # written by `sic` and again when `ld.conc` brings it back
+    assert total["map"] == (rows * 2 * groups * slots, 2 * rows * 2 * slots)
     assert total["table"] == (rows * 64 * 2 + sum(unique) * 64, rows * 64 * 2)
+
+
+@pytest.mark.parametrize(
+    ("insn", "read", "written"),
+    [
+        (VRsum(d=2, a=0), 64 * 32, 64),
+        (VRsum(d=2, a=0, acc=1), 64 * 32 + 64, 64),
+        (VMul(d=1, a=0, b=2), 64 * 32 + 64, 64 * 32),
+        (VAdd(d=1, a=0, b=3), 64 * 32 + 32, 64 * 32),
+        (VCopy(d=1, a=3), 32, 64 * 32),
+        (VMask(d=1, row0=0, col0=0), 64 * 32, 64 * 32),
+        (VFill(d=3, imm=0.0), 0, 32),
+    ],
+)
+def test_a_vector_command_touches_each_window_at_its_own_shape(insn: Insn, read: int, written: int) -> None:
+    shapes = ((64, 32), (64, 32), (64, 1), (1, 32))
+    tiles = [Tile(t=t, off=t << 14, rows=rows, cols=cols, pitch=cols) for t, (rows, cols) in enumerate(shapes)]
+    _, counted, _ = spend(program([*tiles, insn]), machine())
+    got = counted.sram["output"]
+    assert (int(got[0].sum()), int(got[1].sum())) == (4 * read, 4 * written)
 
 
 def test_vector_units_burn_their_rated_energy() -> None:

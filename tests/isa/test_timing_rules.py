@@ -12,7 +12,9 @@ from focusc.isa import IsaError, conc_block, expand
 from focusc.isa.dynamic import DynamicCounts
 from focusc.isa.insns import (
     INSNS,
+    CfgLayout,
     CfgPos,
+    CfgSic,
     Fence,
     Insn,
     LdAct,
@@ -171,6 +173,23 @@ def test_a_position_list_is_read_once() -> None:
     recorded.add(np.array([4], np.int32), 0, 8, 8)
     work = lower(expand(program([*text, sic])), machine(), recorded)
     assert sorted(work.column(Col.LEAD).tolist())[-2:] == [0, 32]
+
+
+def test_a_block_is_clipped_to_the_grid() -> None:
+    config = [CfgPos(addr=0, count=16, visual_start=0, identity=1), CfgSic(bf=2, bh=3, bw=2, threshold=0.5)]
+    tile = [Tile(t=0, off=0, rows=16, cols=32, pitch=32), Sic(a=0, addr=0, cap=16, row0=0)]
+    for f, h, w, block in ((1, 4, 4, 6), (2, 8, 1, 6), (4, 2, 2, 8), (1, 16, 1, 3)):
+        text = [CfgLayout(f=f, h=h, w=w, sf=h * w, sh=w, sw=1), *config, *tile]
+        work = lower(expand(program(text)), machine(), counts(16, 5))
+        assert work.column(Col.DEPTH)[-1] == block and work.cost[-1] == 16 * block
+
+
+def test_an_importance_vector_must_fit_its_buffer() -> None:
+    hardware = machine(sec={"importance_entries": 100})
+    simulate(program([SecInit(n=100)]), hardware)
+    with pytest.raises(IsaError) as caught:
+        simulate(program([SecInit(n=100), SecInit(n=101)]), hardware)
+    assert caught.value.code == "timing.buffer" and "sec.importance_entries" in caught.value.message
 
 
 WINDOW = st.tuples(st.integers(0, 12), st.integers(1, 5), st.integers(1, 24), st.sampled_from([0, 0, 8, 16]))
