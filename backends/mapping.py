@@ -1,8 +1,9 @@
 """Mapping search of a GEMM: which tile of the output buffer costs the least.
 
 The loop order is m-tiles around n-tiles, so with m rows and n columns a tile the activation is read ceil(N/n) times and
-the weights ceil(M/m) times. Candidates are scored by a closed form of the pipelined machine: array passes against DRAM
-transfers, plus the draining of a tile (vector work, store or SIC) where there is no room for a second one to overlap.
+the weights ceil(M/m) times. Candidates are scored by a closed form of the pipelined machine with dense rows: array
+passes against DRAM transfers, plus the draining of a tile (vector work, store or SIC) where there is no room for a
+second one to overlap.
 """
 
 from __future__ import annotations
@@ -46,16 +47,18 @@ def even(total: int, most: int) -> Rows:
 class Gemm:
     """One product and its epilogue.
 
-    `rows`, `k` and `columns` are the matrix sizes; `live` accumulator tiles are needed at once; n-tiles are multiples
-    of `multiple`; `concentrates`: the result goes through SIC; `fixed`: the partition of the rows, if it is given.
+    `rows`, `k` and `columns` are the matrix sizes of each of `products` products of the same activation; `live`
+    accumulator tiles are needed at once; n-tiles are multiples of `multiple`; `window`: candidates that SIC compares
+    the result with, 0 if it is stored as it is; `fixed`: the partition of the rows, if it is given.
     """
 
     rows: int
     k: int
     columns: int
+    products: int = 1
     live: int = 1
     multiple: int = 32
-    concentrates: bool = False
+    window: int = 0
     fixed: Rows | None = None
 
 
@@ -86,12 +89,13 @@ def score(gemm: Gemm, rows: Rows, n: int, double: bool, machine: Machine) -> Cho
     """Estimated cycles and DRAM bytes of one candidate."""
     tiles = -(-gemm.columns // n)
     cols = min(n, gemm.columns)
-    moved = ELEMENT * (tiles * gemm.rows * gemm.k + rows.pieces * gemm.k * gemm.columns + gemm.rows * gemm.columns)
-    passes = -(-gemm.k // machine.array.rows) * -(-cols // machine.array.cols)
+    read = gemm.products * (tiles * gemm.rows * gemm.k + rows.pieces * gemm.k * gemm.columns)
+    moved = ELEMENT * (read + gemm.rows * gemm.columns)
+    passes = gemm.products * -(-gemm.k // machine.array.rows) * -(-cols // machine.array.cols)
     compute = passes * max(rows.most, machine.array.rows)
     vector = rows.most * cols * gemm.live / machine.sfu.mul
-    if gemm.concentrates:
-        out = rows.most * -(-cols // machine.sic.lanes) * 8 * machine.sic.compare_cycles_per_candidate
+    if gemm.window:
+        out = rows.most * -(-cols // machine.sic.lanes) * gemm.window * machine.sic.compare_cycles_per_candidate
     else:
         out = rows.most * cols * ELEMENT / machine.bytes_per_cycle
     drain = vector + out

@@ -37,6 +37,8 @@ class Placement:
     classes: dict[Value, Class] = field(default_factory=dict[Value, Class])
     toggles: dict[Op, int] = field(default_factory=dict[Op, int])
     peak: int = 0
+    lower_bound: int = 0
+    """Most bytes that are live at one point, without any second copies."""
 
     def __getitem__(self, value: Value) -> Class:
         return self.classes[value]
@@ -182,6 +184,8 @@ class Planner:
     def _place(self) -> None:
         unique = list({id(c): c for c in self.out.classes.values()}.values())
         unique.sort(key=lambda c: (c.start, -c.size))
+        live = (sum(c.size for c in unique if c.start <= point <= c.stop) for point in {c.start for c in unique})
+        self.out.lower_bound = max(live, default=0)
         peak = self._pack(unique, {})
         if peak > self.capacity:
             where = self.order[0].loc

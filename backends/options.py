@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from focusc.ir.diagnostics import fail
 from focusc.isa.machine import Machine
 
+SLOT = 32
+"""Columns of a slot: the width of a sub-vector in the concentrated format, and the granularity of n-tiles."""
+
 
 @dataclass(frozen=True)
 class Tiling:
@@ -32,16 +35,29 @@ def tiling(machine: Machine, m: int = 0, n: int = 0) -> Tiling:
     """
     rows, columns = machine.array.rows, machine.array.cols
     element = 2  # bytes of an f16 operand
-    m_most = machine.buffers.activation.bytes // (2 * rows * element)
+    limits = {"activation": machine.buffers.activation.bytes // (2 * rows * element)}  # double-buffered k-slices
+    if machine.sic.present:
+        limits["partial"] = machine.buffers.partial.bytes // (2 * columns * element)  # double-buffered partial sums
+        limits["map"] = machine.buffers.map.bytes // element  # one u16 a row
+        limits["table"] = machine.buffers.table.bytes // (SLOT * element)  # one slot of every row
+    tightest = min(limits, key=limits.__getitem__)
+    m_most = limits[tightest]
     n_most = machine.buffers.weights.bytes // (2 * rows * element) // columns * columns
-    m = m or min(1024, m_most)
+    m = m or m_most
     n = n or n_most
     if not 1 <= m <= m_most:
         raise fail(
             "tile.m",
-            f"m-tile of {m} rows does not fit: two k-slices of {m} x {rows} f16 need {4 * m * rows} bytes, the "
-            f"activation buffer has {machine.buffers.activation.bytes} (at most m = {m_most})",
-            hint="lower tile{m=...} or enlarge buffers.activation",
+            f"m-tile of {m} rows does not fit: the {tightest} buffer of {getattr(machine.buffers, tightest).bytes} "
+            f"bytes holds at most m = {m_most}",
+            hint=f"lower tile{{m=...}} or enlarge buffers.{tightest}",
+        )
+    if n_most < SLOT:
+        raise fail(
+            "tile.n",
+            f"the weight buffer of {machine.buffers.weights.bytes} bytes holds two slices of {n_most} columns; expected "
+            f"at least {SLOT}, the width of a slot",
+            hint="enlarge buffers.weights",
         )
     if not columns <= n <= n_most or n % columns:
         raise fail(
@@ -50,10 +66,10 @@ def tiling(machine: Machine, m: int = 0, n: int = 0) -> Tiling:
             f"{machine.buffers.weights.bytes} bytes, double-buffered)",
             hint="lower tile{n=...} or enlarge buffers.weights",
         )
-    if m * columns * 4 > machine.buffers.output.bytes:
+    if m * SLOT * 4 > machine.buffers.output.bytes:
         raise fail(
             "tile.obuf",
-            f"an accumulator tile of {m} x {columns} f32 needs {4 * m * columns} bytes, the output buffer has "
+            f"an accumulator tile of {m} x {SLOT} f32 needs {4 * m * SLOT} bytes, the output buffer has "
             f"{machine.buffers.output.bytes}",
             hint="lower tile{m=...} or enlarge buffers.output",
         )

@@ -44,7 +44,7 @@ class _Generator:
         self.sites: dict[tuple[int, str], int] = {}
         self.site_table: list[dict[str, Any]] = []
         self.state: dict[str, Insn] = {}
-        self.obuf_peak = self.obuf_next = 0
+        self.obuf_peak = self.obuf_bound = self.obuf_next = 0
 
     def run(self, meta: dict[str, Any]) -> Program:
         const = self._constants()
@@ -52,6 +52,7 @@ class _Generator:
             self._kernel(kernel)
         self._emit(isa.Halt(), Loc())
         plan: dict[str, Any] = dict(self.module.attrs["plan"])
+        plan["obuf_lower_bound_bytes"] = self.obuf_bound
         plan["obuf_peak_bytes"], plan["obuf_bytes"] = self.obuf_peak, self.machine.buffers.output.bytes
         return Program(
             self.text,
@@ -174,7 +175,8 @@ class _Generator:
         base = self.obuf_next if self.obuf_next + place.peak <= capacity else 0
         place.move(base)
         self.obuf_next = base + place.peak
-        self.obuf_peak = max(self.obuf_peak, self.obuf_next)
+        self.obuf_peak = max(self.obuf_peak, place.peak)
+        self.obuf_bound = max(self.obuf_bound, place.lower_bound)
         KernelCode(self._emit, self.buffers.__getitem__, self._site).run(rest, place)
 
     def _configure(self, ops: list[Op]) -> None:

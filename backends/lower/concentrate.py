@@ -30,7 +30,16 @@ def importance(low: Lowering, op: Op) -> None:
     assert q is not None and k is not None
     total, keys = matrix_shape(q.type)[0], matrix_shape(k.type)[0]
     query, v0, count = op.attrs["query"], op.attrs["visual_start"], op.attrs["visual_len"]
+    entries = low.tiling.machine.sec.importance_entries
+    if count > entries:
+        raise fail(
+            "tile.importance",
+            f"{count} visual tokens do not fit the importance buffer of {entries} entries",
+            op.loc,
+            hint="enlarge sec.importance_entries, or prune before this layer",
+        )
     h = Heads.of(low, op)
+    low.account(op, 0, decoder=True)
     low.kernel(op, "act", "wgt", "store")
     e = low.emit
     block = min(low.tiling.n, -(-keys // 32) * 32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from focusc.backends.lower.emit import Emit, Ix
@@ -260,6 +260,8 @@ class Lowering:
             if op.name not in ("return", "tensor.constant"):
                 if not origin(op).known:
                     op.loc = Loc(node=f"{op.name}#{number}")
+                elif op.name == "sec.importance":  # it stands at the attention it observes, but is work of its own
+                    op.loc = replace(op.loc, node=f"{op.loc.node} (importance)")
                 self.nodes.setdefault(origin(op), Node(op.name, op.loc.node, op.loc.module_path, "other", 0))
 
     def account(self, op: Op, macs: int, *, decoder: bool, useful: int = 0, done: int = 0) -> None:

@@ -6,6 +6,7 @@ activation, rotary embedding, residual addition) is done on the accumulator tile
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -145,7 +146,8 @@ def choose(low: Lowering, chain: Chain, weights: int = 1) -> tuple[Choice, bool]
     gather = low.gather_of(chain.result)
     tiles = low.gather_rows(gather) if gather is not None else None
     for direct in (True, False) if tiles is not None and fixed in (None, tiles) else (False,):
-        gemm = Gemm(total, k, columns, live, head_multiple(chain), direct, tiles if direct else fixed)
+        window = math.prod(gather.attrs["block"]) if direct and gather is not None else 0
+        gemm = Gemm(total, k, columns, weights, live, head_multiple(chain), window, tiles if direct else fixed)
         if found := search(gemm, low.tiling):
             return found, direct
     return None
@@ -157,8 +159,12 @@ def gemm(
     load: Operand,
     weights: list[View],
     biases: list[View | None],
+    second: Op | None = None,
 ) -> None:
-    """The loop nest: for each m-tile and n-tile one product per weight, finished and put to the sink."""
+    """The loop nest: for each m-tile and n-tile one product per weight, finished and put to the sink.
+
+    `second` is the op of the second product of a SwiGLU; each product streams the activation for itself.
+    """
     e = low.emit
     k, total = weights[0].rows, weights[0].cols
     found = choose(low, chain, len(weights))
@@ -170,10 +176,12 @@ def gemm(
             hint="lower concentrate{m=...} or tile{m=...}",
         )
     (rows, n), direct = (found[0].rows, found[0].n), found[1]
+    roots = [chain.root, second] if second else [chain.root]
     sink = low.sink(chain.result, direct=direct)
     with e.loop(rows.total, rows.step, first=rows.first) as m, e.loop(total, n) as c:
         tiles: list[Value] = []
-        for weight, bias in zip(weights, biases, strict=True):
+        for root, weight, bias in zip(roots, weights, biases, strict=True):
+            e.at(root.loc)
             act = load(m.it, m.off, m.len)
             panel = e.load_weight(weight.buffer, weight.row, c.off + weight.col, k, c.len)
             tile = e.mma(act, panel)
@@ -182,8 +190,7 @@ def gemm(
             if chain.root.attrs.get("epilogue", "none") == "gelu_tanh":
                 tile = e.unary("gelu", tile)
             tiles.append(tile)
-        second = tiles[1] if len(tiles) > 1 else None
-        tile = finish(low, chain, tiles[0], second, m.off, m.len, c.off, c.len)
+        tile = finish(low, chain, tiles[0], tiles[1] if second else None, m.off, m.len, c.off, c.len)
         low.put(sink, tile, m.it, m.off, c.off, c.it * (n // 32))
 
 
@@ -250,7 +257,7 @@ def swiglu(low: Lowering, op: Op) -> None:
     _account(low, gate)
     _account(low, up)
     low.kernel(gate)
-    gemm(low, Chain(gate, [op]), activation(low, x), [w1, w2], [b1, b2])
+    gemm(low, Chain(gate, [op]), activation(low, x), [w1, w2], [b1, b2], up)
 
 
 @handles("nn.patch_embed")

@@ -46,6 +46,11 @@ def test_a_tile_that_does_not_fit_is_refused(m: int, n: int, code: str, text: st
     assert found.code == code and text in found.message and found.hint
 
 
+def test_every_buffer_that_holds_rows_bounds_m() -> None:
+    with pytest.raises(CompileError, match="the map buffer of 1024 bytes holds at most m = 512"):
+        tiling(small(map=1024), 1024)
+
+
 def test_an_output_buffer_smaller_than_one_accumulator_tile_is_refused() -> None:
     with pytest.raises(CompileError, match="1024 x 32 f32 needs 131072 bytes, the output buffer has 65536"):
         tiling(small(output=65536))
