@@ -95,6 +95,8 @@ def compile_model(
     passes = options.pipeline if options.pipeline is not None else pipeline(options, method, source)
     whole = f"{passes},{backend_pipeline(options.target, options.tiling)}"
     done = run_pipeline(source, whole, dump_ir=dump_ir, verify_each=verify_each, progress=progress)
+    # what the IR says counts: a snapshot or a pipeline of the user's may have concentrated by itself
+    method = str(done.module.attrs.get("concentrate", {}).get("method", "none"))
     # the backend's passes have run with the others, so that snapshots are numbered through and checks see all of them
     program = compile_module(done.module, machine, run_passes=lambda module, _: module, meta={"concentrate": method})
     seconds = time.perf_counter() - started
