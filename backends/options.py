@@ -55,8 +55,8 @@ def tiling(machine: Machine, m: int = 0, n: int = 0) -> Tiling:
     if n_most < SLOT:
         raise fail(
             "tile.n",
-            f"the weight buffer of {machine.buffers.weights.bytes} bytes holds two slices of {n_most} columns; expected "
-            f"at least {SLOT}, the width of a slot",
+            f"the weight buffer of {machine.buffers.weights.bytes} bytes holds two slices of {n_most} columns; "
+            f"expected at least {SLOT}, the width of a slot",
             hint="enlarge buffers.weights",
         )
     if not columns <= n <= n_most or n % columns:

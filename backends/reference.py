@@ -38,7 +38,7 @@ def _entry(found: Pass) -> str:
 
 def reference() -> str:
     """The whole page: target-independent passes, those of the backends, aliases."""
-    passes = load_all()
+    passes = {name: p for name, p in load_all().items() if p.run.__module__.startswith("focusc.")}
     ours = {name: p for name, p in passes.items() if p.run.__module__.startswith(PACKAGE)}
     order = [p for name, p in sorted(passes.items()) if name not in ours] + list(ours.values())
     aliases = ["## Aliases", ""]

@@ -31,8 +31,7 @@ def test_defaults_are_the_published_tile() -> None:
             2048,
             0,
             "tile.m",
-            "m-tile of 2048 rows does not fit: two k-slices of 2048 x 32 f16 need 262144 bytes, the "
-            "activation buffer has 131072 (at most m = 1024)",
+            "m-tile of 2048 rows does not fit: the activation buffer of 131072 bytes holds at most m = 1024",
         ),
         (0, 128, "tile.n", "n-tile of 128 columns does not fit: expected a multiple of 32 up to 96"),
         (0, 40, "tile.n", "n-tile of 40 columns does not fit"),
