@@ -28,7 +28,8 @@ from focusc.isa.program import DebugEntry, Program, Symbol
 __all__ = ["assemble"]
 
 Node = Tree[Token]
-_MAX_ZERO = 1 << 30
+_MAX_CONST = 1 << 30
+"""Bytes that `.const` and `.zero` may append in all; larger constants belong in a file."""
 
 
 @functools.cache
@@ -130,13 +131,16 @@ class _Assembler:
         elif name == ".const":
             for arg in args or [None]:
                 try:
-                    self.const += bytes.fromhex(self.string(arg, node))
+                    data = bytes.fromhex(self.string(arg, node))
                 except ValueError:
                     self.fail("asm.hex", "constant data is not hexadecimal", arg)
+                self.room(len(data), arg)
+                self.const += data
         elif name == ".zero":
             count = self.integer(args[0] if len(args) == 1 else None, node)
-            if not 0 <= count <= _MAX_ZERO:
-                self.fail("asm.zero", f".zero {count}: expected 0..{_MAX_ZERO}", node)
+            if not 0 <= count <= _MAX_CONST:
+                self.fail("asm.zero", f".zero {count}: expected 0..{_MAX_CONST}", node)
+            self.room(count, node)
             self.const += bytes(count)
         elif name == ".const_file":
             self.const_file(node, args)
@@ -148,6 +152,11 @@ class _Assembler:
             self.fail("asm.directive", f"there is no directive {name}", node,
                       "directives: .fasm .target .arena .hardware .plan .meta .symbol .const .zero .const_file .debug "
                       ".loc")
+
+    def room(self, size: int, at: Any) -> None:
+        if len(self.const) + size > _MAX_CONST:
+            self.fail("asm.const", f"the constants grow to {len(self.const) + size} bytes, expected at most {_MAX_CONST}",
+                      at, "put them in a file: .const_file")
 
     def one(self, name: str, arg: Any) -> Any:
         if name == ".target":

@@ -39,7 +39,7 @@ engine starts a command when its streams and tiles are ready, and engines overla
   columns, pitch). A command captures its windows when it is issued. The hardware interlocks tiles: a command that
   reads or overwrites accumulators waits for the commands before it that use them.
 * The activation stream and the weight stream, queues: the i-th consumer takes the i-th load. `s` as a source operand
-  is the head of the activation stream.
+  is the head of the activation stream. An entry, and all entries that wait in one stream, have at most 2^28 elements.
 * The importance vector; descriptors for token layout, concentration, visual positions and convolution windows.
 
 Accesses to DRAM by different engines are ordered only by streams, tiles and `fence`.

@@ -21,13 +21,19 @@ from focusc.isa.insns import sequencer as seq
 from focusc.isa.predecode import MAX_NEST, F, predecode
 from focusc.isa.program import Program
 
-__all__ = ["F", "MAX_COMMANDS", "MAX_NEST", "MAX_STEPS", "Trace", "expand", "expand_chunks"]
+__all__ = ["F", "MAX_COMMANDS", "MAX_NEST", "MAX_STEPS", "MAX_TRACE_BYTES", "Trace", "expand", "expand_chunks"]
 
-MAX_COMMANDS: Final = 1 << 28
-MAX_STEPS: Final = 1 << 32
+MAX_COMMANDS: Final = 1 << 25
+"""Commands that a program may execute unless the caller allows more: a few words of text can ask for any number."""
+MAX_STEPS: Final = 1 << 28
+"""Sequencer steps, control instructions included."""
+MAX_TRACE_BYTES: Final = 1 << 31
+"""Bytes of a trace that `expand` holds at once."""
+_QUANTUM = 1 << 23
+"""Steps between returns to the interpreter (some tenths of a second), so that a keyboard interrupt is served."""
 _KIND: Final = {"reg": 0, "ext": 1, "sext": 0, "addr": 0, "simm": 0, "uimm": 0, "f32": 0, "enum": 0,
                 "flag": 0, "tile": 2}
-_HALTED, _FULL, _NEGATIVE, _NO_TILE, _RUNAWAY, _TRAP, _BAD_TILE = range(7)
+_HALTED, _FULL, _NEGATIVE, _NO_TILE, _COMMAND_LIMIT, _STEP_LIMIT, _TRAP, _BAD_TILE = range(8)
 _PC, _STEPS, _COMMANDS, _DEPTH, _FIELD, _TILES = range(6)
 
 
@@ -52,6 +58,11 @@ class Trace:
     def __len__(self) -> int:
         return len(self.pc)
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the arrays."""
+        return sum(array.nbytes for array in (self.pc, self.op, self.fields, self.tiles, self.slot))
+
 
 def _tables() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
     """By opcode: field kinds, number of fields, whether the command appears in the trace."""
@@ -74,10 +85,14 @@ _LI, _MOV, _ADD, _ADDI, _SUB, _MUL, _MULI, _MIN, _MAX, _DIVI = (
 @nb.njit(cache=True)
 def _step(op: Any, regs: Any, imms: Any, match: Any, kinds: Any, counts: Any, emit: Any, state: Any, scalars: Any,
           loops: Any, desc: Any, memo: Any, out_pc: Any, out_op: Any, out_fields: Any, out_slot: Any, tiles: Any,
-          max_commands: int, max_steps: int) -> tuple[int, int]:
-    """Run until the chunk is full, the program halts or a fault; returns (status, commands written)."""
+          max_commands: int, max_steps: int, quantum: int) -> tuple[int, int]:
+    """Run until the chunk is full, the program halts or a fault; returns (status, commands written).
+
+    After `quantum` steps the chunk counts as full.
+    """
     pc, steps, depth, ntiles = state[_PC], state[_STEPS], state[_DEPTH], state[_TILES]
     written = 0
+    pause = steps + quantum
     values = np.zeros(kinds.shape[1], np.int64)
     status = -1
     while status < 0:
@@ -92,14 +107,17 @@ def _step(op: Any, regs: Any, imms: Any, match: Any, kinds: Any, counts: Any, em
         if status >= 0:
             break
         if steps >= max_steps:
-            status = _RUNAWAY
+            status = _STEP_LIMIT
+            break
+        if steps >= pause:
+            status = _FULL
             break
         if emit[code]:
             if written == len(out_pc):
                 status = _FULL
                 break
             if state[_COMMANDS] + written >= max_commands:
-                status = _RUNAWAY
+                status = _COMMAND_LIMIT
                 break
             for j in range(counts[code]):
                 value = values[j]
@@ -194,14 +212,15 @@ def expand_chunks(program: Program, chunk: int = 1 << 16, *, max_commands: int =
         state[_TILES] = len(carried)
         first = int(state[_COMMANDS])
         status, written = _step(pre.op, pre.regs, pre.imms, pre.match, _KINDS, _COUNTS, _EMIT, state, scalars, loops,
-                                desc, memo, out_pc, out_op, out_fields, out_slot, tiles, max_commands, max_steps)
+                                desc, memo, out_pc, out_op, out_fields, out_slot, tiles, max_commands, max_steps,
+                                _QUANTUM)
         if written:
             yield Trace(out_pc[:written], out_op[:written], out_fields[:written], tiles[:int(state[_TILES])],
                         out_slot[:written], first)
         if status == _HALTED:
             return
         if status != _FULL:
-            raise _fault(program, status, int(state[_PC]), int(state[_FIELD]), scalars, max_commands)
+            raise _fault(program, status, int(state[_PC]), int(state[_FIELD]), scalars, (max_commands, max_steps))
         # The next chunk starts its tile table with the windows that are still defined.
         live = np.flatnonzero(desc >= 0)
         carried = tiles[desc[live]].copy()
@@ -209,9 +228,18 @@ def expand_chunks(program: Program, chunk: int = 1 << 16, *, max_commands: int =
         memo[:] = -1
 
 
-def expand(program: Program, *, max_commands: int = MAX_COMMANDS, max_steps: int = MAX_STEPS) -> Trace:
-    """The whole trace of a program (about 130 bytes a command)."""
-    parts = list(expand_chunks(program, max_commands=max_commands, max_steps=max_steps))
+def expand(program: Program, *, max_commands: int = MAX_COMMANDS, max_steps: int = MAX_STEPS,
+           max_bytes: int = MAX_TRACE_BYTES) -> Trace:
+    """The whole trace of a program (about 130 bytes a command); Fault(`run.trace`) beyond `max_bytes`."""
+    parts: list[Trace] = []
+    held = 0
+    for part in expand_chunks(program, max_commands=max_commands, max_steps=max_steps):
+        held += part.nbytes
+        if held > max_bytes:
+            raise Fault("run.trace", f"the trace of the program takes more than {max_bytes:,} bytes, after "
+                        f"{part.first + len(part):,} commands", hint="check the trip counts of its loops, or raise "
+                        "max_bytes")
+        parts.append(part)
     if not parts:
         return Trace(np.zeros(0, np.int32), np.zeros(0, np.uint8), np.zeros((0, F), np.int64),
                      np.zeros((0, 4), np.int64), np.zeros(0, np.int64))
@@ -231,7 +259,7 @@ def expand(program: Program, *, max_commands: int = MAX_COMMANDS, max_steps: int
 
 
 def _fault(program: Program, status: int, pc: int, column: int, scalars: NDArray[np.int64],
-           max_commands: int) -> Fault:
+           limits: tuple[int, int]) -> Fault:
     insn = program.insns[pc]
     names = list(insn.fields)
     if status == _NEGATIVE:
@@ -249,6 +277,8 @@ def _fault(program: Program, status: int, pc: int, column: int, scalars: NDArray
         fault = Fault("run.window", "tile window off={}, rows={}, cols={}, pitch={}".format(*shown),
                       hint="off is a multiple of 64, rows and cols are not 0, pitch is at least cols")
     else:
-        fault = Fault("run.runaway", f"the program executes more than {max_commands:,} commands",
-                      hint="check the trip counts of its loops, or raise the limit")
+        what = f"{limits[0]:,} commands" if status == _COMMAND_LIMIT else f"{limits[1]:,} steps of the sequencer"
+        option = "max_commands" if status == _COMMAND_LIMIT else "max_steps"
+        fault = Fault("run.runaway", f"the program executes more than {what}",
+                      hint=f"check the trip counts of its loops, or raise {option}")
     return fault.at(pc, program.line(pc), program.node(pc))

@@ -16,7 +16,7 @@ from focusc.isa.emulator.state import SicEvent, State, TopkEvent
 from focusc.isa.errors import Fault, IsaError
 from focusc.isa.insns import INSNS
 from focusc.isa.program import ITEM_BYTES, Program, Symbol
-from focusc.isa.sequencer import MAX_COMMANDS, expand_chunks
+from focusc.isa.sequencer import MAX_COMMANDS, MAX_STEPS, expand_chunks
 
 __all__ = ["Emulator", "Run", "Session"]
 
@@ -43,16 +43,16 @@ class Run:
 class Emulator:
     """Executes one program, any number of times. `strict` adds the checks listed in docs/isa.md; results are the same.
 
-    `observe` receives every SicEvent and TopkEvent.
+    `observe` receives every SicEvent and TopkEvent. `max_commands` and `max_steps` stop a program that does not end.
     """
 
     def __init__(self, program: Program, strict: bool = False,
                  observe: Callable[[SicEvent | TopkEvent], None] | None = None, *,
-                 max_commands: int = MAX_COMMANDS) -> None:
+                 max_commands: int = MAX_COMMANDS, max_steps: int = MAX_STEPS) -> None:
         self.program = program
         self.strict = strict
         self.observe = observe
-        self.max_commands = max_commands
+        self.max_commands, self.max_steps = max_commands, max_steps
         self.constants = Constants(program.const)
 
     def run(self, inputs: Mapping[str, Any] | None = None) -> Run:
@@ -84,7 +84,8 @@ class Session:
                            hint="emulate a smaller model, or simulate from a recorded trace") from None
         for name, data in inputs.items():
             place(self.state, self.program.symbol(name), data)
-        self._chunks = expand_chunks(self.program, max_commands=emulator.max_commands)
+        self._chunks = expand_chunks(self.program, max_commands=emulator.max_commands,
+                                     max_steps=emulator.max_steps)
         self._pcs: list[int] = []
         self._ops: list[int] = []
         self._rows: list[list[int]] = []
@@ -145,6 +146,11 @@ class Session:
                     state.pc = pcs[i]
                     execute[op](state, *rows[i][:count[op]])
         except Fault as fault:
+            raise fault.at(pcs[i], self.program.line(pcs[i]), self.program.node(pcs[i])) from None
+        except (MemoryError, OverflowError, ValueError) as error:
+            # Operands that no array can have; what is checked by name has a fault of its own.
+            fault = Fault("run.extent", f"cannot be executed: {error or 'out of memory'}",
+                          hint="check extents, strides and addresses")
             raise fault.at(pcs[i], self.program.line(pcs[i]), self.program.node(pcs[i])) from None
         self.executed += last - first
         self._next = last

@@ -46,6 +46,13 @@ class Constants:
             kernels.touch(self.bits, self.shadow, self._fresh, first, last, _PAGE)
 
 
+def _from_bf16(bits: NDArray[np.uint16]) -> F32:
+    """Values of bfloat16 bits, a copy."""
+    out = np.empty(bits.shape, np.float32)
+    kernels.from_bf16(np.ascontiguousarray(bits).reshape(-1), out.reshape(-1))
+    return out
+
+
 class Memory:
     """DRAM of one run. Addresses are absolute bytes; every access is bounds-checked and raises Fault."""
 
@@ -132,10 +139,7 @@ class Memory:
             return np.ndarray((rows, cols), np.float32, view, 0, (stride, 4))  # type: ignore[arg-type]
         if dtype == "i8":
             return np.ndarray((rows, cols), np.int8, view, 0, (stride, 1)).astype(np.float32)  # type: ignore[arg-type]
-        bits = np.ascontiguousarray(np.ndarray((rows, cols), np.uint16, view, 0, (stride, 2)))  # type: ignore[arg-type]
-        out = np.empty((rows, cols), np.float32)
-        kernels.from_bf16(bits.reshape(-1), out.reshape(-1))
-        return out
+        return _from_bf16(np.ndarray((rows, cols), np.uint16, view, 0, (stride, 2)))  # type: ignore[arg-type]
 
     def bytes(self, addr: int, end: int) -> NDArray[np.uint8]:
         """Current bytes addr..end of one region (already bounds-checked), as a view."""
@@ -164,6 +168,12 @@ class Memory:
             out = np.empty(bits.shape, np.float32)
             kernels.from_f16(bits.reshape(-1), out.reshape(-1))
             return out
+        if dtype in ("bf16", "i8"):
+            end = self.span(start, high - low + 1, cols, stride, _ITEM[dtype])
+            shape = (high - low + 1, cols)
+            kind = np.uint16 if dtype == "bf16" else np.int8
+            chosen = np.ndarray(shape, kind, self.bytes(start, end), 0, (stride, _ITEM[dtype]))[index - low]  # type: ignore[arg-type]
+            return _from_bf16(chosen) if dtype == "bf16" else chosen.astype(np.float32)
         return self.load(start, high - low + 1, cols, stride, dtype)[index - low]
 
     # -------------------------------------------------------------- stores

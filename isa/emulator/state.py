@@ -21,6 +21,9 @@ __all__ = ["Item", "SicEvent", "State", "TopkEvent", "output_bytes"]
 F32 = NDArray[np.float32]
 Observer = Callable[["SicEvent | TopkEvent"], None]
 _CACHE_BYTES = 1 << 30
+MAX_ITEM = 1 << 28
+"""Elements (1 GiB as float32) of one stream entry, and of all that wait in one stream, each counting 64 extra."""
+_ENTRY = 64
 
 
 def output_bytes(hardware: dict[str, Any]) -> int:
@@ -88,6 +91,7 @@ class State:
         self.views: list[F32 | None] = []
         self.act: deque[Item] = deque()
         self.wgt: deque[Item] = deque()
+        self.act_held = self.wgt_held = 0
         self.importance: F32 | None = None
         self.layout: tuple[int, ...] | None = None
         self.sic: tuple[int, int, int, float, int, int] | None = None
@@ -153,30 +157,48 @@ class State:
     # -------------------------------------------------------------- streams
 
     def push_act(self, item: Item) -> None:
+        self.act_held += item.data.size + _ENTRY
+        if self.act_held > MAX_ITEM + _ENTRY:
+            raise self._overfull("activation", len(self.act))
         self.act.append(item)
 
     def push_wgt(self, item: Item) -> None:
+        self.wgt_held += item.data.size + _ENTRY
+        if self.wgt_held > MAX_ITEM + _ENTRY:
+            raise self._overfull("weight", len(self.wgt))
         self.wgt.append(item)
+
+    def _overfull(self, stream: str, entries: int) -> Fault:
+        return Fault("run.extent", f"the {stream} stream holds {entries} entries and would exceed {MAX_ITEM:,} elements",
+                     hint="issue the consumers of the loads sooner")
+
+    def extent(self, rows: int, cols: int) -> None:
+        """Fault unless rows x cols is the shape of a stream entry: not empty, and at most `MAX_ITEM` elements."""
+        if rows <= 0 or cols <= 0 or rows * cols > MAX_ITEM:
+            raise Fault("run.extent", f"a load of {rows} rows x {cols} columns; expected 1 to {MAX_ITEM:,} elements")
 
     def pop_act(self) -> Item:
         """Head of the activation stream; Fault if it is empty."""
         if not self.act:
             raise Fault("run.underflow", "the activation stream is empty",
                         hint="every consumer needs its own load or fwd before it in program order")
-        return self.act.popleft()
+        item = self.act.popleft()
+        self.act_held -= item.data.size + _ENTRY
+        return item
 
     def pop_wgt(self) -> Item:
         """Head of the weight stream; Fault if it is empty."""
         if not self.wgt:
             raise Fault("run.underflow", "the weight stream is empty", hint="every mma needs its own ld.wgt before it")
-        return self.wgt.popleft()
+        item = self.wgt.popleft()
+        self.wgt_held -= item.data.size + _ENTRY
+        return item
 
     # -------------------------------------------------------------- memory
 
     def load(self, addr: int, rows: int, cols: int, stride: int, dtype: str) -> Item:
         """A block of DRAM as a stream item."""
-        if rows == 0 or cols == 0:
-            raise Fault("run.extent", f"a load of {rows} rows x {cols} columns")
+        self.extent(rows, cols)
         data = self.mem.load(addr, rows, cols, stride, dtype)
         return Item(data, dtype, addr, addr + (rows - 1) * stride + cols * 4)
 
@@ -185,6 +207,7 @@ class State:
 
     def load_rows(self, addr: int, index: NDArray[np.int32], cols: int, stride: int, dtype: str) -> Item:
         """Rows `index` of a table in DRAM as a stream item."""
+        self.extent(len(index), cols)
         return Item(self.mem.load_rows(addr, index, cols, stride, dtype), dtype)
 
     def index(self, addr: int, count: int, limit: int) -> NDArray[np.int32]:

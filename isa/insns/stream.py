@@ -93,6 +93,7 @@ class LdPatch(Insn, opcode=0x23, engine="lda", mnemonic="ld.patch"):
             raise Fault("run.extent", f"k is {k}, but the window has {size[0]} x {kernel} columns")
         if not rows * k * extent[0] * extent[1] * extent[2]:
             raise Fault("run.extent", f"patches of {rows} rows x {k} columns over {extent} output positions")
+        s.extent(rows, k)
         image = size[0] * size[1] * size[2] * size[3]
         images = (row0 + rows - 1) // (extent[0] * extent[1] * extent[2]) + 1
         item = s.load(addr, 1, images * image, 0, DTYPES[dtype])

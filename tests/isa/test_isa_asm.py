@@ -126,6 +126,15 @@ def test_large_and_hostile_text_is_quick() -> None:
     assert time.process_time() - start < 20
 
 
+def test_constants_have_a_total_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("focusc.isa.assembler._MAX_CONST", 100)
+    with pytest.raises(AsmError) as caught:
+        assemble('.zero 60\n.zero 39\n.const "0011"\nhalt')
+    assert caught.value.render() == (
+        '<fasm>:3:8: error[asm.const]: the constants grow to 101 bytes, expected at most 100\n'
+        '    3 | .const "0011"\n      |        ^^^^^^\n  hint: put them in a file: .const_file')
+
+
 def test_the_grammar_has_no_collisions() -> None:
     """LALR tables build without conflicts, and the parser is built once."""
     assert _parser() is _parser()

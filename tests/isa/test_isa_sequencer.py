@@ -147,13 +147,37 @@ def test_a_register_trip_count_and_many_chunks_agree() -> None:
      "pc 0: tile t1, off=5, rows=1, cols=1, pitch=1: error[run.window]: tile window off=5, rows=1, cols=1, pitch=1\n"
      "  hint: off is a multiple of 64, rows and cols are not 0, pitch is at least cols"),
     ([Loop(1 << 23), Loop(1 << 23), Endl(), Endl(), Halt()],
-     "pc 2: endl: error[run.runaway]: the program executes more than 1,000 commands\n"
-     "  hint: check the trip counts of its loops, or raise the limit"),
+     "pc 2: endl: error[run.runaway]: the program executes more than 100,000 steps of the sequencer\n"
+     "  hint: check the trip counts of its loops, or raise max_steps"),
     ([Loop(1 << 23), Fence(act=1), Endl(), Halt()],
      "pc 1: fence act: error[run.runaway]: the program executes more than 1,000 commands\n"
-     "  hint: check the trip counts of its loops, or raise the limit"),
+     "  hint: check the trip counts of its loops, or raise max_commands"),
 ])
 def test_faults(text: list[Insn], message: str) -> None:
     with pytest.raises(IsaError) as caught:
         expand(Program(text), max_commands=1000, max_steps=100_000)
     assert caught.value.render() == message
+
+
+def test_a_trace_has_a_byte_budget() -> None:
+    found = Program([Loop(1 << 20), Fence(act=1), Endl(), Halt()])
+    with pytest.raises(IsaError) as caught:
+        expand(found, max_bytes=1 << 20)
+    assert caught.value.code == "run.trace" and "1,048,576 bytes" in caught.value.message
+    assert expand(found, max_commands=1 << 20).nbytes <= 256 << 20
+
+
+def test_pausing_the_sequencer_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = [Li(1, 0), Loop(300), Tile(1, R(1), 1, 1, 1), Addi(1, 1, 64), Nop(), VAdd(1, 1, 1), Endl(), Halt()]
+    whole = expand(Program(text))
+    for quantum in (1, 2, 7, 1000):
+        monkeypatch.setattr("focusc.isa.sequencer._QUANTUM", quantum)
+        parts = expand(Program(text))
+        assert (parts.slot == whole.slot).all() and (parts.pc == whole.pc).all()
+        assert (parts.tiles[parts.fields[:, 0]] == whole.tiles[whole.fields[:, 0]]).all()
+
+
+def test_an_empty_loop_without_end_is_stopped() -> None:
+    text = [Li(1, 1 << 62), Loop(R(1)), Endl(), Halt()]
+    with pytest.raises(IsaError, match="steps of the sequencer"):
+        expand(Program(text), max_steps=1 << 25)

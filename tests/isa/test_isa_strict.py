@@ -3,13 +3,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-from focusc.isa import DebugEntry, Fault, Insn, IsaError, Program
+from focusc.isa import DebugEntry, Fault, Insn, IsaError, Program, R
 from focusc.isa.emulator import Emulator
 from focusc.isa.insns import (
     CfgConvIn,
@@ -17,6 +18,7 @@ from focusc.isa.insns import (
     CfgLayout,
     CfgPos,
     CfgSic,
+    Endl,
     Fence,
     Fwd,
     Halt,
@@ -25,6 +27,8 @@ from focusc.isa.insns import (
     LdIdx,
     LdPatch,
     LdWgt,
+    Li,
+    Loop,
     Mma,
     SecFold,
     SecInit,
@@ -166,7 +170,8 @@ ALWAYS: list[tuple[str, list[Insn], str]] = [
     ("rotation_width", [*LOAD, VRot(1, 1, 3)],
      "pc 3: v.rot t1, t1, width=3: error[run.shape]: groups of 3 columns do not divide 8 columns into pairs"),
     ("empty_load", [LdAct(X, 0, 8, 16)],
-     "pc 0: ld.act [x], rows=0, cols=8, stride=16: error[run.extent]: a load of 0 rows x 8 columns"),
+     "pc 0: ld.act [x], rows=0, cols=8, stride=16: error[run.extent]: a load of 0 rows x 8 columns; expected 1 to "
+     "268,435,456 elements"),
     ("rows_beyond_cap", [LdConc(B, 5, 1, 4)],
      "pc 0: ld.conc [0x80], rows=5, slots=1, cap=4: error[run.extent]: 5 rows x 1 slots do not fit blocks for 4 rows "
      "(at most 65536)"),
@@ -200,6 +205,44 @@ def test_faults_of_every_mode(text: list[Insn], message: str, strict: bool) -> N
 def test_index_outside_the_table(make: Callable[[int], Insn], bad: int) -> None:
     assert f"error[run.index]: entry 2 of the index list is {bad}, expected 0..3" in fault([*LOAD, make(IDS)],
                                                                                           ids=[0, 1, bad, 2])
+
+
+BIG = 1 << 40
+CONV = [CfgConvIn(1, 1, 4, 8), CfgConvWin(1, 2, 2, 1, 1, 1, 0, 0, 0, 1, 3, 7)]
+HOSTILE: dict[str, list[Insn]] = {
+    "ld.act f16": [LdAct(X, R(1), R(1), 0)],
+    "ld.act bf16": [LdAct(X, R(1), 8, 0, "bf16")],
+    "ld.act i8": [LdAct(X, R(1), 1, 0, "i8")],
+    "ld.act stride": [LdAct(X, 1, 8, R(2)), VLd(1)],
+    "ld.idx": [LdIdx(X, IDS, 4, R(1), 0, 4)],
+    "ld.idx rows": [LdIdx(X, IDS, R(1), 8, 0, 4)],
+    "ld.idx bf16": [LdIdx(X, IDS, 4, R(1), 0, 4, "bf16")],
+    "ld.patch rows": [*CONV, LdPatch(X, 0, R(1), 4)],
+    "ld.patch row0": [*CONV, LdPatch(X, R(2), 1, 4)],
+    "ld.wgt": [LdWgt(X, R(1), R(1), 0, 1, "bf16")],
+    "a stream that is never read": [Loop(1 << 22), LdAct(X, 1 << 14, 1 << 13, 0), Endl()],
+}
+
+
+@pytest.mark.parametrize("text", HOSTILE.values(), ids=list(HOSTILE))
+def test_impossible_extents_are_faults(text: list[Insn]) -> None:
+    found = fault([T1, Li(1, BIG), Li(2, 1 << 62), *text], strict=False)
+    assert re.search(r"error\[run\.(extent|bounds|shape)\]", found), found
+
+
+def test_many_small_entries_fill_a_stream_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("focusc.isa.emulator.state.MAX_ITEM", 65 * 100)
+    assert "the weight stream holds 100 entries" in fault([Loop(200), LdWgt(X, 1, 1, 0), Endl()], strict=False)
+
+
+def test_rows_of_a_table_of_every_type() -> None:
+    values = np.arange(32, dtype=np.float32).reshape(4, 8) - 16
+    for dtype, stored in (("bf16", (values.view(np.uint32) >> 16).astype(np.uint16)), ("i8", values.astype(np.int8)),
+                          ("f32", values), ("f16", values.astype(np.float16))):
+        m = Layout(table=stored, ids=np.array([3, 1, 1, 2], np.int32))
+        m.add("y", "output", (4, 8))
+        text = [T1, LdIdx(m["table"], m["ids"], 4, 8, 8 * stored.itemsize, 4, dtype), VLd(1), St(1, m["y"], 16)]
+        assert (Emulator(m.program(text)).run().outputs["y"] == values[[3, 1, 1, 2]]).all()
 
 
 def test_a_map_that_was_never_made_is_refused() -> None:
