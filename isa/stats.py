@@ -14,7 +14,7 @@ from focusc.isa.machine import BUFFERS, Machine
 from focusc.isa.program import Program
 from focusc.isa.timing import Timing
 
-__all__ = ["STATS_VERSION", "stats"]
+__all__ = ["STATS_VERSION", "site_table", "stats"]
 
 STATS_VERSION: Final = 1
 
@@ -22,11 +22,19 @@ STATS_VERSION: Final = 1
 def stats(program: Program, machine: Machine, counts: DynamicCounts | None, timing: Timing) -> dict[str, Any]:
     """Everything countable about one execution, JSON-ready.
 
-    Top level: `cycles`, `time_s`, `energy_mj` {dram, sram, core, total}, `dram_bytes` {read, write}, `macs_dense`,
-    `macs` and `sparsity` (of the decoder's nodes, or of all if none is the decoder's), `macs_array` (all nodes, causal
-    waste included), `scatter_adds`, `engines` (busy cycles), `stalls` (why the array did not work: with its busy cycles
-    they sum to `cycles`), `stalls_by_engine`, `sites`, `nodes`, `tensors`, `buffer_bytes`, `energy_by_component_mj`,
-    `array`, `array_occupancy`, `digests`.
+    Top level: `cycles`, `time_s`, `energy_mj` {dram, sram, core, total}, `dram_bytes` {read, write}, the MACs below,
+    `scatter_adds`, `engines` (busy cycles), `stalls` (why the array did not work: with its busy cycles they sum to
+    `cycles`), `stalls_by_engine`, `sites` (see `site_table`), `nodes`, `tensors`, `buffer_bytes`,
+    `energy_by_component_mj`, `array`, `array_occupancy`, `digests`.
+
+    Multiply-accumulates, where "the decoder" is its nodes, or all nodes if none is the decoder's:
+
+    * `macs_dense`: of the decoder without concentration, causal attention counted at its lower triangle.
+    * `macs`: executed by the array for the decoder, times each node's useful share. That is 1 but for causal attention,
+      where the tiles on the diagonal also compute masked entries; so `macs` compares with `macs_dense`, and
+      `sparsity` = 1 - `macs` / `macs_dense`.
+    * `macs_decoder_array`: executed by the array for the decoder, masked entries included: `macs` plus causal waste.
+    * `macs_array`: executed by the array for the whole program, vision tower and all.
     """
     counters = count(timing.trace, timing.work, machine)
     spent = energy(machine, counters, timing)
@@ -44,6 +52,7 @@ def stats(program: Program, machine: Machine, counts: DynamicCounts | None, timi
         "macs_dense": dense,
         "macs": macs,
         "sparsity": 1 - macs / dense if dense else 0.0,
+        "macs_decoder_array": sum(node["macs_array"] for node in decoder),
         "macs_array": int(counters.macs.sum()),
         "scatter_adds": int(counters.scatter_adds.sum()),
         "array_passes": int(counters.passes.sum()),
@@ -54,7 +63,7 @@ def stats(program: Program, machine: Machine, counts: DynamicCounts | None, timi
         "stalls_by_engine": {engine: dict(causes) for engine, causes in timing.stalls.items()},
         "buffer_bytes": {name: {"read": int(counters.sram[name][0].sum()), "write": int(counters.sram[name][1].sum())}
                          for name in BUFFERS},
-        "sites": _sites(program, counts),
+        "sites": site_table(program, counts),
         "nodes": nodes,
         "tensors": tensor_bytes(program, timing.trace, counters),
         "target": program.target,
@@ -63,12 +72,16 @@ def stats(program: Program, machine: Machine, counts: DynamicCounts | None, timi
     }
 
 
-def _sites(program: Program, counts: DynamicCounts | None) -> list[dict[str, Any]]:
-    """The site table with what was found at each: `unique` of `vectors` visual vectors.
+def site_table(program: Program, counts: DynamicCounts | None) -> list[dict[str, Any]]:
+    """The site table with what was found at each, over all executions.
 
-    Rows that are not visual are unique by definition and are left out of both.
+    `unique` of `vectors` are the visual vectors: rows that are not visual are unique by definition and left out of both.
+    The rest is about tiles as the array streams them, all rows included; a tile is one slot of 32 columns of one
+    executed `sic`: `tiles`, `tile_unique` {mean, min, max} unique vectors, `tile_occupancy` (tiles by unique / rows in
+    ten equal bins, the last one with 1), `compression` = rows / unique over all tiles (1 if there are none).
     """
     table: list[dict[str, Any]] = [dict(site) for site in program.meta.get("sites", ())]
+    found: list[tuple[list[NDArray[np.int32]], list[NDArray[np.int64]]]] = [([], []) for _ in table]
     for site in table:
         site["unique"] = site["vectors"] = 0
     if counts is not None:
@@ -76,6 +89,17 @@ def _sites(program: Program, counts: DynamicCounts | None) -> list[dict[str, Any
             if 0 <= number < len(table):
                 table[number]["unique"] += int(np.sum(unique)) - len(unique) * (rows - linked)
                 table[number]["vectors"] += len(unique) * linked
+                found[number][0].append(unique)
+                found[number][1].append(np.full(len(unique), rows, np.int64))
+    for site, (uniques, heights) in zip(table, found, strict=True):
+        unique = np.concatenate(uniques).astype(np.int64) if uniques else np.zeros(0, np.int64)
+        rows = np.concatenate(heights) if heights else np.zeros(0, np.int64)
+        total, some = int(unique.sum()), len(unique) > 0
+        site["tiles"] = len(unique)
+        site["tile_unique"] = {"mean": total / len(unique) if some else 0.0, "min": int(unique.min()) if some else 0,
+                               "max": int(unique.max()) if some else 0}
+        site["tile_occupancy"] = np.bincount(np.minimum(unique * 10 // rows, 9), minlength=10).tolist()
+        site["compression"] = int(rows.sum()) / total if total else 1.0
     return table
 
 

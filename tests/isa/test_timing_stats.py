@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import numpy as np
 import pytest
 
 from focusc.isa import DebugEntry, Program
 from focusc.isa.program import Symbol
-from focusc.isa.stats import stats
+from focusc.isa.stats import site_table, stats
 from focusc.isa.timing import ENGINES, simulate
 from tests.isa.timing_programs import concentrated, counts, gemm, machine
 
@@ -28,6 +29,7 @@ KEYS = {
     "digests",
     "array",
     "macs_array",
+    "macs_decoder_array",
     "scatter_adds",
     "tensors",
     "buffer_bytes",
@@ -92,6 +94,7 @@ def test_sparsity_counts_useful_array_work_of_the_decoder() -> None:
     macs = 3 * (10 + 20) * 32 * 40
     assert got["macs_array"] == macs
     assert got["macs"] == macs // 2
+    assert got["macs_decoder_array"] == macs  # nothing but the decoder multiplies here
     assert got["macs_dense"] == 64 * 64 * 40 * 3
     assert got["sparsity"] == pytest.approx(1 - got["macs"] / got["macs_dense"])
 
@@ -116,13 +119,26 @@ def test_tensors_are_named_by_symbol() -> None:
 
 
 def test_sites_report_unique_of_visual_vectors() -> None:
-    assert measured()["sites"] == [
-        {"layer": 0, "site": "qkv_in", "tokens": 64, "retained": 64, "slots": 2, "unique": 30, "vectors": 128}
-    ]
+    site = measured()["sites"][0]
+    given = {"layer": 0, "site": "qkv_in", "tokens": 64, "retained": 64, "slots": 2, "unique": 30, "vectors": 128}
+    assert {key: site[key] for key in given} == given
     found, recorded = annotated(), counts(64, 34, 44)
     recorded.linked[0] = 40  # 24 rows are text: unique by definition
     got = stats(found, machine(), recorded, simulate(found, machine(), recorded))
     assert (got["sites"][0]["unique"], got["sites"][0]["vectors"]) == (30, 80)
+
+
+def test_sites_report_their_tiles() -> None:
+    found, recorded = annotated(), counts(64, 6, 64)  # 64 rows: occupancy 0.09 and 1
+    recorded.add(np.array([32, 7, 31], np.int32), 0, 64, 40)  # 0.5, 0.11, 0.48; text rows are part of a tile
+    recorded.add(np.array([5], np.int32), 3, 64, 40)  # another site
+    site = site_table(found, recorded)[0]
+    assert site["tiles"] == 5 and site["tile_unique"] == {"mean": 28.0, "min": 6, "max": 64}
+    assert site["tile_occupancy"] == [1, 1, 0, 0, 1, 1, 0, 0, 0, 1]
+    assert site["compression"] == 5 * 64 / 140
+    idle = site_table(found, None)[0]
+    assert idle["tiles"] == 0 and idle["compression"] == 1.0 and idle["tile_occupancy"] == [0] * 10
+    assert json.loads(json.dumps([site, idle])) == [site, idle]
 
 
 def test_a_program_without_notes_still_has_statistics() -> None:
