@@ -136,7 +136,7 @@ def sweep(module: Module) -> None:
 class Bench:
     """A loaded model in one process: executors for all rows."""
 
-    def __init__(self, onnx: str, table: list[Row]) -> None:
+    def __init__(self, onnx: str, table: list[Row], seeds: int = SEEDS) -> None:
         self.table = table
         self.front, decoder = split_before_decoder(load(onnx))
         self.prefix = Executor(self.front)
@@ -145,7 +145,7 @@ class Bench:
         self.modules: list[Module] = []
         self.executors: list[list[Executor]] = []
         for row in table:
-            variants = [concentrate(decoder, **row.options, seed=s) for s in range(SEEDS if row.random else 1)]
+            variants = [concentrate(decoder, **row.options, seed=s) for s in range(seeds if row.random else 1)]
             watchers = [SiteObserver(m) for m in variants]
             self.executors.append([Executor(m, w) for m, w in zip(variants, watchers, strict=True)])
             self.modules.append(variants[0])
@@ -189,9 +189,8 @@ def _start(onnx: str, table: list[Row]) -> None:
     _bench = Bench(onnx, table)
 
 
-def _ask(task: tuple[str, int, int]) -> tuple[str, list[Any], int, list[SiteObserver]]:
-    found = _bench.ask(*task)
-    return task[0], found, os.getpid(), _bench.observers
+def _ask(task: tuple[float, str, int, int]) -> tuple[list[Any], int, list[SiteObserver]]:
+    return _bench.ask(*task[1:]), os.getpid(), _bench.observers
 
 
 @dataclass
@@ -213,18 +212,22 @@ class Tally:
         return float(d.mean()), float(d.std() / np.sqrt(len(d)))
 
 
-def measure(onnx: str, table: list[Row], processes: int, chunk: int = 16) -> tuple[list[Tally], list[SiteObserver]]:
-    """Ask every row its questions; prints progress to stderr."""
+def measure(
+    onnx: str, table: list[Row], processes: int, minutes: float, chunk: int = 14
+) -> tuple[list[Tally], list[SiteObserver]]:
+    """Ask every row its questions, as far as `minutes` allow; prints progress to stderr."""
+    end = time.monotonic() + 60 * minutes
     for name in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):  # one thread in each worker: they read it on import
         os.environ.setdefault(name, "1")
     tasks = []
     for split in dict.fromkeys(row.split for row in table):
         n = max(row.n for row in table if row.split == split)
-        tasks += [(split, start, min(chunk, n - start)) for start in range(0, n, chunk)]
+        tasks += [(start / n, split, start, min(chunk, n - start)) for start in range(0, n, chunk)]
+    tasks.sort()  # all splits advance together, so that a run cut short has a bit of everything
     tallies = [Tally() for _ in table]
     latest: dict[int, list[SiteObserver]] = {}
     with multiprocessing.get_context("spawn").Pool(processes, _start, (onnx, table)) as pool:
-        for done, (_, found, worker, observers) in enumerate(pool.imap_unordered(_ask, tasks), start=1):
+        for done, (found, worker, observers) in enumerate(pool.imap_unordered(_ask, tasks), start=1):
             latest[worker] = observers
             for index, expected, family, answers in found:
                 for tally, answer in zip(tallies, answers, strict=True):
@@ -233,6 +236,9 @@ def measure(onnx: str, table: list[Row], processes: int, chunk: int = 16) -> tup
                         tally.families[family].append(answer == expected)
             if done % 8 == 0 or sys.stderr.isatty():
                 print(f"{done} of {len(tasks)} batches", file=sys.stderr, flush=True)
+            if time.monotonic() > end:
+                print(f"out of time after {done} of {len(tasks)} batches", file=sys.stderr)
+                break
     merged, *others = latest.values()
     for more in others:
         for a, b in zip(merged, more, strict=True):
@@ -242,9 +248,11 @@ def measure(onnx: str, table: list[Row], processes: int, chunk: int = 16) -> tup
 
 def report(table: list[Row], tallies: list[Tally], observers: list[SiteObserver], onnx: str) -> dict[str, Any]:
     """The results as data."""
-    bench = Bench(onnx, table)
+    bench = Bench(onnx, table, seeds=1)
     out: list[dict[str, Any]] = []
     for row, tally, observer, module in zip(table, tallies, observers, bench.modules, strict=True):
+        if not tally.right:
+            continue
         work = macs(module, observer if observer.runs else None)
         n = len(tally.right)
         reference = next(t for r, t in zip(table, tallies, strict=True) if r.name == "dense" and r.split == row.split)
@@ -323,6 +331,9 @@ def main() -> None:
     parser.add_argument("--scale", type=float, default=1.0, help="share of the questions to ask")
     parser.add_argument("--tune", action="store_true", help="compare schedules and thresholds on the split validation")
     parser.add_argument("--only", nargs="*", default=[], help="rows whose name contains one of these (dense is added)")
+    parser.add_argument(
+        "--minutes", type=float, default=60, help="stop asking after this long and report what there is"
+    )
     parser.add_argument("--processes", type=int, default=max(1, min(2, os.cpu_count() or 1)))
     parser.add_argument("--json", type=Path, help="also write the results here")
     args = parser.parse_args()
@@ -336,7 +347,7 @@ def main() -> None:
 
             onnx = Path(folder) / "demo.onnx"
             export("demo", onnx)
-        tallies, observers = measure(str(onnx), table, args.processes)
+        tallies, observers = measure(str(onnx), table, args.processes, args.minutes)
         results = report(table, tallies, observers, str(onnx))
     results["command"] = " ".join(["python", "benchmarks/accuracy.py", *sys.argv[1:]])
     results["seconds"] = round(time.monotonic() - started)
