@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
@@ -19,9 +20,11 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     """A binary file that becomes `path` when the block ends without an exception.
 
     Written in the target's folder, flushed to disk, then renamed. Where the system can, the file has no name until it
-    is complete, so that not even a killed process leaves anything. IsaError(`file.write`) if the system refuses.
+    is complete, so that not even a killed process leaves anything. A link is followed: the file it names is replaced.
+    IsaError(`file.write`) if the system refuses, or if `path` is a device, a pipe or a socket: a rename would put a
+    plain file in its place.
     """
-    target = Path(path)
+    target = _plain_target(Path(path))
     part = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
     try:
         handle, named = _create(part)
@@ -44,6 +47,25 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with contextlib.suppress(OSError):
             part.unlink()
     _sync_directory(target.parent)
+
+
+def _plain_target(path: Path) -> Path:
+    """The file to replace, links followed; it may not exist yet. IsaError if something else has the name."""
+    # a link, not its target, would be replaced; where there is no link the path stays as given, for the messages
+    try:
+        target = path.resolve() if path.is_symlink() else path
+        mode = target.stat().st_mode
+    except FileNotFoundError:
+        return target
+    except (OSError, RuntimeError) as error:  # RuntimeError: a loop of links, before Python 3.13
+        raise IsaError("file.write", f"cannot write: {getattr(error, 'strerror', None) or error}",
+                       where=str(path)) from None
+    if stat.S_ISDIR(mode):
+        raise IsaError("file.write", "cannot write: it is a directory", where=str(path))
+    if not stat.S_ISREG(mode):
+        raise IsaError("file.write", "cannot write: it is a device, a pipe or a socket, not a file", where=str(path),
+                       hint="give the name of a file; it is written whole and then takes that name")
+    return target
 
 
 def _create(part: Path) -> tuple[BinaryIO, bool]:

@@ -30,7 +30,7 @@ def atomic_writer(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         with atomic_open(target) as file:
             yield file
     except IsaError as error:
-        raise InputError(error.code, error.message, where=error.where, hint=_HINT) from error
+        raise InputError(error.code, error.message, where=error.where, hint=error.hint or _HINT) from error
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

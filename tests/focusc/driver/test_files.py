@@ -92,6 +92,43 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
         pass
 
 
+def test_a_pipe_is_refused_and_stays(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    link = tmp_path / "link"
+    link.symlink_to(pipe)
+    for target in (pipe, link):
+        with (
+            pytest.raises(InputError, match=r"file\.write.*a device, a pipe or a socket"),
+            files.atomic_writer(target) as file,
+        ):
+            file.write(b"lost")
+    assert pipe.is_fifo()
+    assert names(tmp_path) == ["link", "pipe"]
+
+
+@pytest.mark.parametrize("there", [True, False])
+def test_a_link_is_followed(tmp_path: Path, there: bool) -> None:
+    real, link = tmp_path / "folder" / "real.bin", tmp_path / "link.bin"
+    real.parent.mkdir()
+    if there:
+        real.write_bytes(b"before")
+    link.symlink_to("folder/real.bin")
+    with files.atomic_writer(link) as file:
+        file.write(b"after")
+    assert link.is_symlink()
+    assert real.read_bytes() == b"after"
+    assert names(real.parent) == ["real.bin"]
+
+
+def test_a_loop_of_links_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(InputError, match=r"file\.write"), files.atomic_writer(tmp_path / "a") as file:
+        file.write(b"lost")
+    assert names(tmp_path) == ["a", "b"]
+
+
 class TestArrays:
     def test_round_trip(self, tmp_path: Path) -> None:
         given = {"pixels": np.arange(6, dtype=np.float32).reshape(2, 3), "ids": np.array([[1, 2]])}
