@@ -155,8 +155,8 @@ class _Assembler:
 
     def room(self, size: int, at: Any) -> None:
         if len(self.const) + size > _MAX_CONST:
-            self.fail("asm.const", f"the constants grow to {len(self.const) + size} bytes, expected at most {_MAX_CONST}",
-                      at, "put them in a file: .const_file")
+            self.fail("asm.const", f"the constants grow to {len(self.const) + size} bytes, expected at most "
+                      f"{_MAX_CONST}", at, "put them in a file: .const_file")
 
     def one(self, name: str, arg: Any) -> Any:
         if name == ".target":

@@ -18,7 +18,7 @@ import struct
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +93,7 @@ def save(program: Program, path: str | os.PathLike[str], *, external: str | None
     encoded = program.target.encode()
     if len(encoded) > 64 or b"\0" in encoded:
         raise IsaError("container.target", f"the target name {program.target!r} is longer than 64 bytes or holds NUL")
+    _check_hardware(program.hardware, program.target)
     const = np.ascontiguousarray(program.const, np.uint8)
     content: bytes | NDArray[np.uint8] = const
     flags = _REQUIRED
@@ -241,6 +242,7 @@ def load(path: str | os.PathLike[str], *, verify: bool = True) -> Program:
         if hardware_digest(hardware) != header.digest:
             raise FormatError("container.hardware", "the embedded hardware description does not match the header's "
                               "digest", section="hardware", offset=by_name["hardware"].offset)
+        _check_hardware(hardware, header.target, by_name["hardware"].offset)
         plan = read_object(part("plan"), "plan") if "plan" in by_name else {}
         meta = read_object(part("meta"), "meta") if "meta" in by_name else {}
         debug = read_debug(part("debug")) if "debug" in by_name else []
@@ -264,6 +266,21 @@ def load(path: str | os.PathLike[str], *, verify: bool = True) -> Program:
         raise FormatError("container.program", f"{error.where + ': ' if error.where else ''}{error.message}",
                           file=file) from None
     return program
+
+
+def _check_hardware(hardware: dict[str, Any], target: str, offset: int = -1) -> None:
+    """FormatError unless the description is complete and valid, and that of the target."""
+    from focusc.isa.machine import Machine  # pydantic: only for programs from or to a file
+
+    try:
+        name = Machine.from_dict(hardware).name
+    except IsaError as error:
+        raise FormatError("container.hardware", error.message, section="hardware", offset=offset,
+                          hint="a program carries the description of the hardware it is for: compile for a target, or "
+                          "give .hardware in assembly text") from None
+    if name != target:
+        raise FormatError("container.target", f"the program is for target {target!r}, its hardware description is of "
+                          f"{name!r}", section="hardware", offset=offset)
 
 
 def _external(path: Path, content: memoryview, verify: bool) -> NDArray[np.uint8]:

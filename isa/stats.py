@@ -75,7 +75,7 @@ def stats(program: Program, machine: Machine, counts: DynamicCounts | None, timi
 def site_table(program: Program, counts: DynamicCounts | None) -> list[dict[str, Any]]:
     """The site table with what was found at each, over all executions.
 
-    `unique` of `vectors` are the visual vectors: rows that are not visual are unique by definition and left out of both.
+    `unique` of `vectors` are the visual vectors; rows that are not visual are unique by definition, left out of both.
     The rest is about tiles as the array streams them, all rows included; a tile is one slot of 32 columns of one
     executed `sic`: `tiles`, `tile_unique` {mean, min, max} unique vectors, `tile_occupancy` (tiles by unique / rows in
     ten equal bins, the last one with 1), `compression` = rows / unique over all tiles (1 if there are none).

@@ -86,7 +86,10 @@ def to_f16_bits(values: Any, out: Any) -> None:
         size = _U(bits & _U(0x7FFFFFFF))
         normal = _U(_U(size - _U(0x38000000)) >> _U(13))
         if size >= _U(0x7F800000):
-            normal = _U(0x7C00) if size == _U(0x7F800000) else _U(0x7E00)
+            # What looks like a NaN may be bytes of another type in the same granule: its payload is kept.
+            payload = _U(_U(size >> _U(13)) & _U(0x3FF))
+            payload = payload if payload > _U(0) or size == _U(0x7F800000) else _U(0x200)
+            normal = _U(_U(0x7C00) | payload)
         elif size < _U(0x38800000):
             normal = _U(np.int32(size.view(np.float32) * np.float32(2.0 ** 24)))
         out[i] = np.uint16(normal | sign)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from focusc.isa.dynamic import DynamicCounts
 from focusc.isa.emulator import kernels
 from focusc.isa.emulator.memory import Constants, Memory
-from focusc.isa.errors import Fault
+from focusc.isa.errors import Fault, IsaError
 from focusc.isa.program import ALIGN, Program, Symbol, align, conc_block
 
 __all__ = ["Item", "SicEvent", "State", "TopkEvent", "output_bytes"]
@@ -27,11 +27,12 @@ _ENTRY = 64
 
 
 def output_bytes(hardware: dict[str, Any]) -> int:
-    """Bytes of the output buffer in a hardware description; the published 384 KiB if it does not say."""
+    """Bytes of the output buffer in a hardware description; IsaError if it does not say."""
     try:
         return int(hardware["buffers"]["output"]["bytes"])
     except (KeyError, TypeError, ValueError):
-        return 384 * 1024
+        raise IsaError("program.hardware", "the program's hardware description lacks buffers.output.bytes",
+                       hint="give the program the description of a target, as the compiler does") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,8 +170,8 @@ class State:
         self.wgt.append(item)
 
     def _overfull(self, stream: str, entries: int) -> Fault:
-        return Fault("run.extent", f"the {stream} stream holds {entries} entries and would exceed {MAX_ITEM:,} elements",
-                     hint="issue the consumers of the loads sooner")
+        return Fault("run.extent", f"the {stream} stream holds {entries} entries and would exceed {MAX_ITEM:,} "
+                     "elements", hint="issue the consumers of the loads sooner")
 
     def extent(self, rows: int, cols: int) -> None:
         """Fault unless rows x cols is the shape of a stream entry: not empty, and at most `MAX_ITEM` elements."""

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 
+from focusc.backends.hardware import load_hardware
 from focusc.isa import Insn, Program, Symbol
 from focusc.isa.emulator import Emulator, Run
 from focusc.isa.insns import Halt
 from focusc.isa.program import ITEM_BYTES, align
+
+HARDWARE = load_hardware("focus").to_dict()
 
 
 class Layout:
@@ -42,6 +45,7 @@ class Layout:
         return at
 
     def program(self, text: Sequence[Insn], **kwargs: Any) -> Program:
+        kwargs.setdefault("hardware", HARDWARE)
         return Program([*text, Halt()], bytes(self.const), self.symbols, self.end - self.base, **kwargs)
 
 

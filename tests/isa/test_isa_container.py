@@ -19,6 +19,7 @@ from focusc.isa.files import atomic_open, atomic_write
 from focusc.isa.insns import Halt, LdAct, St, Tile, VFill
 from focusc.isa.objdump import objdump
 from focusc.isa.sections import pack_json
+from tests.isa.helpers import HARDWARE
 from tests.isa.strategies import CLASSES, insns
 
 TEXT = st.text(st.characters(categories=("L", "N", "P", "Zs")), min_size=1, max_size=12)
@@ -42,7 +43,8 @@ def programs(draw: st.DrawFn) -> Program:
         symbols.append(Symbol(name, kind, dtype, (draw(st.integers(0, room)),), at))
     debug = draw(st.lists(st.builds(DebugEntry, TEXT, TEXT, TEXT, TEXT), max_size=3))
     index = [draw(st.integers(-1, len(debug) - 1)) for _ in body]
-    return Program(body, const, symbols, arena, draw(TEXT), draw(st.dictionaries(TEXT, JSON, max_size=3)),
+    name = draw(st.from_regex(r"[a-z][a-z0-9_.-]{0,20}", fullmatch=True))
+    return Program(body, const, symbols, arena, name, {**HARDWARE, "name": name, "description": draw(TEXT)},
                    draw(st.dictionaries(TEXT, JSON, max_size=2)), debug, index, draw(st.dictionaries(TEXT, JSON, max_size=2)))
 
 
@@ -64,7 +66,7 @@ def test_round_trip(program: Program, external: bool, tmp_path: Path) -> None:
 def sample() -> Program:
     text = [Tile(1, 0, 4, 8, 8), VFill(1, 1.5), St(1, 128, 16), LdAct(0, 1, 8, 0), St("s", 192, 0), Halt()]
     return Program(text, bytes(range(100)), [Symbol("y", "output", "f16", (4, 8), 128), Symbol("w", "const", "u8", (100,), 0)],
-                   80, "focus", {"name": "focus", "clock": 5e8}, {"buffers": []},
+                   80, "focus", HARDWARE, {"buffers": []},
                    [DebugEntry("nn.linear", "/Add", "model.layers.0", "nn.linear"), DebugEntry("", "/Mul", "", "")],
                    [0, 0, 0, -1, 1, -1], {"sites": [{"layer": 0}]})
 
@@ -216,6 +218,28 @@ def test_hardware_must_match_its_digest(image: bytes, tmp_path: Path) -> None:
     assert caught.value.code == "container.hardware"
 
 
+@pytest.mark.parametrize(("changes", "target", "code", "message"), [
+    ({"buffers": {}}, "focus", "container.hardware", "buffers.output: missing; it has no default"),
+    ({"colour": 1}, "focus", "container.hardware", "colour: unknown key"),
+    ({"clock_hz": "500 MHz"}, "focus", "container.hardware", "clock_hz: found '500 MHz', expected"),
+    ({"name": "other"}, "focus", "container.target", "target 'focus', its hardware description is of 'other'"),
+    ({}, "", "container.target", "target '', its hardware description is of 'focus'"),
+])
+def test_hardware_must_be_a_description_of_the_target(changes: dict[str, object], target: str, code: str, message: str,
+                                                      tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    program = sample()
+    program.hardware, program.target = {**program.hardware, **changes}, target
+    with pytest.raises(FormatError) as caught:
+        save(program, tmp_path / "a.fbin")
+    assert caught.value.code == code and message in caught.value.message and not os.listdir(tmp_path)
+    with monkeypatch.context() as patch:  # a file that another tool wrote
+        patch.setattr(container, "_check_hardware", lambda *_: None)
+        save(program, tmp_path / "a.fbin")
+    with pytest.raises(FormatError) as caught:
+        load(tmp_path / "a.fbin")
+    assert caught.value.code == code and message in caught.value.message and caught.value.section == "hardware"
+
+
 @pytest.mark.parametrize("name", ["../etc/passwd", "/etc/passwd", "a\\b", "..", "", "c:x"])
 def test_external_constants_stay_beside_the_file(name: str, image: bytes, tmp_path: Path) -> None:
     content = json.dumps({"bytes": 1, "digest": "", "file": name}).encode()
@@ -227,7 +251,7 @@ def test_external_constants_stay_beside_the_file(name: str, image: bytes, tmp_pa
 def test_external_constants_are_checked(tmp_path: Path) -> None:
     path, weights = tmp_path / "a.fbin", tmp_path / "w.bin"
     save(sample(), path, external="w.bin")
-    assert weights.read_bytes() == bytes(range(100)) and len(path.read_bytes()) < 1800
+    assert weights.read_bytes() == bytes(range(100)) and len(path.read_bytes()) < 9000
     for damage, message in ((lambda: weights.write_bytes(b"x"), "has 1 bytes, expected 100"),
                             (lambda: weights.write_bytes(bytes(100)), "checksum of w.bin is wrong"),
                             (lambda: weights.unlink(), "is not beside the container")):
@@ -269,8 +293,8 @@ def test_writing_where_one_cannot(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_is_said() -> None:
     for program, code in ((Program([Halt()], target="x" * 65), "container.target"),
-                          (Program([Halt()], meta={"a": float("nan")}), "container.json"),
-                          (Program([Halt()], meta={"a": np.float32(1)}), "container.json")):
+                          (Program([Halt()], target="focus", hardware=HARDWARE, meta={"a": float("nan")}), "container.json"),
+                          (Program([Halt()], target="focus", hardware=HARDWARE, meta={"a": np.float32(1)}), "container.json")):
         with pytest.raises(IsaError) as caught:
             save(program, "never.fbin")
         assert caught.value.code == code
@@ -280,7 +304,7 @@ def test_what_cannot_be_written_is_said() -> None:
 OBJDUMP = """\
 headers
 
-format     fbin version 1, little-endian, 8 sections, 1444 bytes
+format     fbin version 1, little-endian, 8 sections, 7652 bytes
 target     focus
 hardware   focus, digest {digest}
 text       6 instructions, 192 bytes

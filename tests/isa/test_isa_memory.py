@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from focusc.isa import Program
@@ -29,7 +29,7 @@ def test_every_half_converts_exactly_and_back() -> None:
     kernels.to_f16_bits(out, back)
     nan = np.isnan(ALL.view(np.float16))
     assert (out.view(np.uint32)[~nan] == ALL.view(np.float16).astype(F32).view(np.uint32)[~nan]).all()
-    assert np.isnan(out[nan]).all() and (back[~nan] == ALL[~nan]).all() and np.isnan(back[nan].view(np.float16)).all()
+    assert np.isnan(out[nan]).all() and (back == ALL).all()
 
 
 @pytest.mark.parametrize("kind", [0, 1])
@@ -65,6 +65,7 @@ ITEM = {"f16": 2, "bf16": 2, "i8": 1, "f32": 4}
 
 
 @settings(max_examples=120, deadline=None)
+@example([("i8", True, 0, 1, 2, 0, 234854425), ("f16", True, 2, 1, 1, 0, 0), ("bf16", False, 0, 1, 1, 0, 0)])
 @given(st.lists(st.tuples(st.sampled_from(sorted(ITEM)), st.booleans(), st.integers(0, SIZE), st.integers(1, 4),
                           st.integers(1, 20), st.integers(0, 12), st.integers(0, 1 << 30)), max_size=14))
 def test_memory_of_mixed_types_is_bytes(steps: list[tuple[str, bool, int, int, int, int, int]]) -> None:
@@ -88,7 +89,4 @@ def test_memory_of_mixed_types_is_bytes(steps: list[tuple[str, bool, int, int, i
         else:
             found, expected = memory.load(addr, rows, cols, stride, dtype), view.astype(F32)
             assert ((found == expected) | (np.isnan(found) & np.isnan(expected))).all()
-    plain = memory.bytes(0, SIZE)
-    different = np.flatnonzero(plain != model)
-    # A NaN that went through float32 may come back with another payload.
-    assert all(np.isnan(model[i // 2 * 2:i // 2 * 2 + 2].view(np.float16)).all() for i in different)
+    assert (memory.bytes(0, SIZE) == model).all()

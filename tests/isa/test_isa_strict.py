@@ -47,7 +47,7 @@ from focusc.isa.insns import (
     VRsum,
 )
 from focusc.isa.program import conc_block
-from tests.isa.helpers import Layout
+from tests.isa.helpers import HARDWARE, Layout
 
 T1 = Tile(1, 0, 4, 8, 8)
 X, Y, B, IDS = 0, 64, 128, 1152
@@ -60,7 +60,7 @@ def program(text: list[Insn]) -> Program:
     assert m.room(1024) == B and m.add("ids", "input", (4,), "i32") == IDS
     built = m.program(text)
     return Program(built.insns, built.const, built.symbols, built.arena_bytes,
-                   debug=[DebugEntry("ir", "/Add", "model.layers.0", "nn.linear")], debug_index=[0] * len(built.insns))
+                   hardware=built.hardware, debug=[DebugEntry("ir", "/Add", "model.layers.0", "nn.linear")], debug_index=[0] * len(built.insns))
 
 
 def fault(text: list[Insn], *, strict: bool = True, x: float = 1.0, ids: Any = (0, 1, 2, 3)) -> str:
@@ -250,6 +250,15 @@ def test_a_map_that_was_never_made_is_refused() -> None:
     assert "error[run.map]: slot 0: the map names a unique vector beyond the block's count 0" in text
 
 
+def test_the_output_buffer_is_that_of_the_description() -> None:
+    small = {**HARDWARE, "buffers": {**HARDWARE["buffers"], "output": {"bytes": 64}}}
+    with pytest.raises(Fault, match="leaves the output buffer of 64 bytes"):
+        Emulator(Layout().program([T1, VFill(1, 0.0)], hardware=small)).run()
+    with pytest.raises(IsaError) as caught:
+        Emulator(Layout().program([T1], hardware={})).run()
+    assert caught.value.code == "program.hardware" and "buffers.output.bytes" in caught.value.message
+
+
 def test_constants_are_read_only() -> None:
     m = Layout(w=np.ones(32, np.float16))
     text = [T1, VFill(1, 1.0), St(1, m["w"], 16)]
@@ -319,5 +328,5 @@ def test_conc_block_is_the_documented_size() -> None:
 
 def test_an_arena_that_does_not_fit_is_said() -> None:
     with pytest.raises(IsaError) as caught:
-        Emulator(Program([T1, Halt()], arena_bytes=1 << 47)).run()
+        Emulator(Program([T1, Halt()], arena_bytes=1 << 47, hardware=HARDWARE)).run()
     assert caught.value.code == "run.memory" and "140,737,488,355,328 bytes" in caught.value.message

@@ -13,6 +13,7 @@ from focusc.isa.dynamic import DynamicCounts
 from focusc.isa.insns import CfgLayout, CfgPos, CfgSic, Fence, Halt, LdAct, LdConc, LdWgt, Mma, Sic, St, Tile, VFill
 from focusc.isa.machine import Machine
 from focusc.isa.timing import Timing, simulate
+from tests.isa.helpers import HARDWARE
 
 
 def machine(base: str = "focus", **changes: Any) -> Machine:
@@ -33,7 +34,7 @@ def fast(**changes: Any) -> Machine:
 
 def program(text: Sequence[Insn], arena: int = 1 << 26) -> Program:
     """A program of some commands; addresses are offsets into an arena without constants."""
-    return Program([*text, Halt()], arena_bytes=arena)
+    return Program([*text, Halt()], arena_bytes=arena, hardware=HARDWARE)
 
 
 def gemm(rows: int, k: int, n: int, times: int = 1, *, store: bool = False) -> Program:
