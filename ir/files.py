@@ -7,7 +7,7 @@ from pathlib import Path
 from focusc.ir.core import Module
 from focusc.ir.diagnostics import fail
 from focusc.ir.resource import Resource
-from focusc.ir.resource_file import ResourceTable, read_resources, write_resources
+from focusc.ir.resource_file import ResourceTable, read_resources, replacing, write_resources
 from focusc.ir.text.parser import parse
 from focusc.ir.text.printer import print_module
 
@@ -36,10 +36,15 @@ def read_module(path: str | Path) -> Module:
 
 
 def write_module(module: Module, path: str | Path) -> Path:
-    """Write the text to `path` and the resources, if any, to `NAME.safetensors` beside it."""
+    """Write the text to `path` and the resources, if any, to `NAME.safetensors` beside it.
+
+    Both are written beside and renamed, the resources first: a text without its weights would be useless.
+    """
     path = Path(path)
     table = ResourceTable()
-    path.write_text(print_module(module, table=table), encoding="utf-8")
+    text = print_module(module, table=table)
     if table.by_name:
         write_resources(path.with_suffix(".safetensors"), table.by_name)
+    with replacing(path) as file:
+        file.write(text.encode())
     return path

@@ -6,11 +6,15 @@ https://huggingface.co/docs/safetensors/index#format
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
 import math
-from collections.abc import Callable, Mapping
+import os
+import secrets
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -65,7 +69,10 @@ class ResourceTable:
 
 
 def write_resources(path: Path, resources: Mapping[str, Resource]) -> None:
-    """Write all resources to `path`, in order of their names; the data starts 64-byte aligned."""
+    """Write all resources to `path`, in order of their names; the data starts 64-byte aligned.
+
+    Written beside and renamed: resources that are mapped from `path` itself stay readable. OSError if it fails.
+    """
     header: dict[str, Any] = {}
     offset = 0
     names = sorted(resources)
@@ -75,11 +82,29 @@ def write_resources(path: Path, resources: Mapping[str, Resource]) -> None:
         offset += r.nbytes
     text = json.dumps(header).encode()
     text += b" " * (-(8 + len(text)) % 64)
-    with path.open("wb") as file:
+    with replacing(path) as file:
         file.write(len(text).to_bytes(8, "little"))
         file.write(text)
         for name in names:
             file.write(np.ascontiguousarray(resources[name].array).reshape(-1).view(np.uint8).data)
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """A file that takes the name `path` when the block ends, and vanishes if it fails; links are followed.
+
+    OSError if it cannot be written, or if `path` is something else than a file.
+    """
+    target = path.resolve()
+    if target.exists() and not target.is_file():
+        raise FileExistsError(errno.EEXIST, "there is something that is not a file", str(path))
+    part = target.with_name(f".{target.name}.{os.getpid()}.{secrets.token_hex(4)}.tmp")
+    try:
+        with part.open("xb") as file:
+            yield file
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read_resources(path: Path) -> dict[str, Resource]:

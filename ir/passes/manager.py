@@ -27,7 +27,7 @@ from focusc.ir.passes.registry import (
     parse_pipeline,
     pipeline_text,
 )
-from focusc.ir.resource_file import ResourceTable, write_resources
+from focusc.ir.resource_file import ResourceTable, replacing, write_resources
 from focusc.ir.sampling import compare, seeded_inputs
 from focusc.ir.text.printer import print_module
 from focusc.ir.verify import verify
@@ -97,6 +97,7 @@ class PassManager:
         self.on_pass = on_pass
         self.records: list[PassRecord] = []
         self._table = ResourceTable()
+        self._texts: dict[str, str] = {}
 
     @property
     def stats(self) -> list[tuple[str, Stats]]:
@@ -106,7 +107,7 @@ class PassManager:
     def run(self, module: Module) -> Module:
         """The module after all passes. Every result is verified; an error names the pass it happened in."""
         self.records = []
-        self._table = ResourceTable()
+        self._table, self._texts = ResourceTable(), {}
         inputs: Mapping[str, Any] = {}
         before: dict[str, Any] = {}
         try:
@@ -123,8 +124,7 @@ class PassManager:
                 except CompileError as e:
                     raise self._explain(e, number) from None
         finally:
-            if self.dump_ir is not None and self._table.by_name:
-                write_resources(self.dump_ir / SIDECAR, self._table.by_name)
+            self._dump()
         return module
 
     def _step(self, module: Module, p: Pass, options: dict[str, Any]) -> Module:
@@ -160,11 +160,21 @@ class PassManager:
         return after if p.tolerance > self.tolerance else before
 
     def _snapshot(self, number: int, name: str, module: Module) -> None:
+        """Keep the text of a snapshot; `_dump` writes it."""
+        if self.dump_ir is not None:
+            self.dump_ir.mkdir(parents=True, exist_ok=True)  # now, so that a bad folder is refused before the work
+            self._texts[f"{number:02}-{name}.fir"] = print_module(module, table=self._table)
+
+    def _dump(self) -> None:
+        """Write the snapshots, whether the passes succeeded or not. Resources come first, so that no text is ever
+        without its weights; each file is complete or not there, and the source may lie in the same folder."""
         if self.dump_ir is None:
             return
-        self.dump_ir.mkdir(parents=True, exist_ok=True)
-        text = print_module(module, table=self._table)
-        (self.dump_ir / f"{number:02}-{name}.fir").write_text(text, encoding="utf-8")
+        if self._table.by_name:
+            write_resources(self.dump_ir / SIDECAR, self._table.by_name)
+        for name, text in self._texts.items():
+            with replacing(self.dump_ir / name) as file:
+                file.write(text.encode())
 
     def _explain(self, error: CompileError, number: int) -> CompileError:
         """The error with the pass, the passes before it, and how to reproduce it from a snapshot."""

@@ -1,4 +1,4 @@
-"""Declaring passes: `@defpass`, options, counters, aliases, and pipeline text. `runner.py` runs pipelines."""
+"""Declaring passes: `@defpass`, options, counters, aliases, and pipeline text. `manager.py` runs pipelines."""
 
 from __future__ import annotations
 

@@ -198,6 +198,31 @@ class TestSnapshots:
             manager.run(sample())
         assert same_module(read_module(tmp_path / "01-dead-code.fir"), sample())
 
+    def test_may_go_into_the_folder_of_the_source(self, tmp_path: Path) -> None:
+        PassManager("dead-code", dump_ir=tmp_path).run(sample())
+        source = read_module(tmp_path / "01-dead-code.fir")  # its weights are mapped from the file that is replaced
+        PassManager("test-scale", dump_ir=tmp_path).run(source)
+        names = sorted(p.name for p in tmp_path.iterdir())
+        assert names == ["00-input.fir", "01-dead-code.fir", "01-test-scale.fir", "resources.safetensors"]
+        for name in names[:2]:
+            assert same_module(read_module(tmp_path / name), sample())
+
+    def test_a_failure_while_writing_leaves_what_was_there(self, tmp_path: Path) -> None:
+        PassManager("dead-code", dump_ir=tmp_path).run(sample())
+        before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+
+        class Unreadable(Resource):
+            @property
+            def array(self) -> np.ndarray:
+                raise OSError("disk gone")
+
+        b = Builder()
+        x = b.argument("x", TensorType((64, 64), "f32"))
+        w = b.constant(Unreadable("weights", np.zeros((64, 64), np.float32)))
+        with pytest.raises(OSError, match="disk gone"):
+            PassManager("", dump_ir=tmp_path).run(b.module("m", {"y": b.emit("tensor.matmul", x, w)}))
+        assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
+
 
 def test_declaring_a_pass_needs_a_docstring_and_typed_options() -> None:
     def undocumented(module: Module, stats: Stats) -> Module:
