@@ -27,7 +27,7 @@ def check_inputs(program: Program, inputs: Mapping[str, Any]) -> dict[str, NDArr
         if name not in symbols:
             close = get_close_matches(str(name), list(symbols), 1)
             raise IsaError("input.unknown", f"the program has no input {name!r}",
-                           hint=f"did you mean {close[0]!r}? " * bool(close) + f"inputs: {names}")
+                           hint=(f"did you mean {close[0]!r}? " if close else "") + f"inputs: {names}")
     for name in symbols:
         if name not in inputs:
             raise IsaError("input.missing", f"input {name!r} ({_shown(symbols[name])}) is missing",

@@ -73,6 +73,7 @@ class TestInputs:
         [
             ("inputs_missing", {}),
             ("inputs_misnamed", {"embedings": np.zeros((1, 38, 64), np.float32)}),
+            ("inputs_unrelated", {"zzz": np.zeros(3, np.float32)}),
             ("inputs_shape", {"embeddings": np.zeros((1, 38, 63), np.float32)}),
             ("inputs_dtype", {"embeddings": np.zeros((1, 38, 64), np.int64)}),
             ("inputs_nan", {"embeddings": np.full((1, 38, 64), np.nan, np.float32)}),
