@@ -301,6 +301,8 @@ def _show(found: dict[str, Any]) -> None:
         ">= 99.9 %",
         three["sic_agreement"] >= 0.999,
     )
+    tied = (three["sic_agreement"] * three["sic_links"] + three["sic_ties"]) / max(three["sic_links"], 1)
+    line("    counting candidates whose cosines agree to 1e-6 as the same", f"{tied:.4%}", ">= 99.9 %", tied >= 0.999)
     line(
         f"  SEC selections, given the same inputs ({three['sec_selections']:,})",
         f"{three['sec_agreement']:.4%}",
