@@ -349,7 +349,10 @@ def main() -> None:
             export("demo", onnx)
         tallies, observers = measure(str(onnx), table, args.processes, args.minutes)
         results = report(table, tallies, observers, str(onnx))
-    results["command"] = " ".join(["python", "benchmarks/accuracy.py", *sys.argv[1:]])
+    words = [
+        Path(word).name if "/" in word else word for word in sys.argv[1:]
+    ]  # no machine's folders in a committed file
+    results["command"] = " ".join(["python", "benchmarks/accuracy.py", *words])
     results["seconds"] = round(time.monotonic() - started)
     print(show(results))
     print(f"\n{results['seconds']} s")
