@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from focusc.driver.errors import InputError
 from focusc.driver.load import load_model
 from focusc.driver.options import CompileOptions, pipeline_options
-from focusc.driver.passes import check_folder, run_pipeline
+from focusc.driver.passes import check_folder, register_backend_passes, run_pipeline
 from focusc.driver.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -92,6 +92,7 @@ def compile_model(
         check_folder(dump_ir)
     progress("read the model", 0, 1)
     source = load_model(model, options.layout) if isinstance(model, (str, os.PathLike)) else model
+    method = _agreed(options, method, source, machine)
     passes = options.pipeline if options.pipeline is not None else pipeline(options, method, source)
     whole = f"{passes},{backend_pipeline(options.target, options.tiling)}"
     done = run_pipeline(source, whole, dump_ir=dump_ir, verify_each=verify_each, progress=progress)
@@ -104,8 +105,8 @@ def compile_model(
 
 
 def pipeline(options: CompileOptions, method: str, module: Module) -> str:
-    """The usual target-independent passes, as pipeline text."""
-    if method == "none":
+    """The usual target-independent passes, as pipeline text; what is concentrated already is not concentrated again."""
+    if method == "none" or "concentrate" in module.attrs:
         return FRONT
     if "layout" not in module.attrs:
         raise InputError(
@@ -119,17 +120,46 @@ def pipeline(options: CompileOptions, method: str, module: Module) -> str:
 
 
 def _method(options: CompileOptions, machine: Machine) -> str:
-    able = {
-        "sec": machine.sec.present,
-        "sic": machine.sic.present,
-        "focus": machine.sec.present and machine.sic.present,
-    }
     if options.method is None:
-        return "focus" if able["focus"] and options.pipeline is None else "none"
-    if not able.get(options.method, True):
+        return "focus" if _able(machine, "focus") and options.pipeline is None else "none"
+    return _check_able(machine, options.method)
+
+
+def _agreed(options: CompileOptions, method: str, module: Module, machine: Machine) -> str:
+    """The method that an IR file or a pipeline of the user's brings, else `method`.
+
+    InputError if it is not the one that was asked for besides, or if the target cannot.
+    """
+    from focusc.ir import parse_pipeline
+
+    found: dict[str, str] = {}
+    if "concentrate" in module.attrs:
+        found["the model is concentrated already"] = str(module.attrs["concentrate"]["method"])
+    elif options.pipeline is not None:
+        register_backend_passes()
+        steps = [given for p, given in parse_pipeline(options.pipeline) if p.name == "concentrate"]
+        found["the pipeline concentrates"] = str(steps[0].get("method", "focus")) if steps else "none"
+    for what, has in found.items():
+        if options.method not in (None, has):
+            raise InputError(
+                "config.value",
+                f"{what} with method {has}, but concentrate={options.method} was asked for",
+                hint="leave --concentrate (or method) out, or start from the model before",
+            )
+        method = _check_able(machine, has)
+    return method
+
+
+def _able(machine: Machine, method: str) -> bool:
+    sec, sic = machine.sec.present, machine.sic.present
+    return {"sec": sec, "sic": sic, "focus": sec and sic}.get(method, True)
+
+
+def _check_able(machine: Machine, method: str) -> str:
+    if not _able(machine, method):
         raise InputError(
             "target.concentrate",
-            f"the target {machine.name} has no unit for concentrate={options.method}",
+            f"the target {machine.name} has no unit for concentrate={method}",
             hint="choose --target focus, or --concentrate none",
         )
-    return options.method
+    return method

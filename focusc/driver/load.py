@@ -44,7 +44,8 @@ def load_model(path: str | os.PathLike[str], layout: Mapping[str, Any] | None = 
     if file.suffix != ".onnx":
         raise InputError(
             "model.kind",
-            f"found a file ending in {file.suffix or 'nothing'!r}, expected .onnx or .fir",
+            (f"found a file ending in {file.suffix!r}" if file.suffix else "the name has no ending")
+            + ", expected .onnx or .fir",
             where=str(file),
             hint="rename it if it is one of these",
         )

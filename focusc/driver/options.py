@@ -97,6 +97,8 @@ def pipeline_options(options: dict[str, Any]) -> str:
             return str(value).lower()
         if isinstance(value, (list, tuple)):
             return "[" + ",".join(text(item) for item in value) + "]"
+        if isinstance(value, str) and "," in value and not value.lstrip().startswith("["):
+            return f"[{value}]"  # a comma would end the option: "0:0.5,1:0.2"
         return str(value)
 
     return "{" + ",".join(f"{key}={text(value)}" for key, value in options.items()) + "}"

@@ -203,7 +203,9 @@ def compare_table(found: Mapping[str, Any]) -> RenderableType:
     """One row a method; costs are means over the samples, speed-up and energy are against the first method."""
     title = f"{found['model']}: {found['samples']} samples, target {found['target']}, array {found['array']}"
     made = table(
-        title, "method", "accuracy", "as dense", "sparsity", "cycles", "time", "energy", "DRAM", "speed-up", "saves"
+        title,
+        *("method", "accuracy", f"as {found.get('base', 'dense')}", "sparsity", "cycles", "time", "energy", "DRAM"),
+        *("speed-up", "saves"),
     )
     for row in found["rows"]:
         cost = row.get("cycles")

@@ -11,7 +11,8 @@ import pytest
 import focusc
 from benchmarks.synthetic import Decoder
 from focusc.driver import CompileOptions, InputError, compare, compile_model, load_model, objdump, opt
-from focusc.driver.comparison import reference
+from focusc.driver.comparison import reference, top1
+from focusc.driver.compiler import FRONT
 from focusc.driver.execution import Runner
 from focusc.driver.patches import patch_flow
 
@@ -155,6 +156,76 @@ def test_compare_on_given_samples(model: Path, tmp_path: Path) -> None:
     assert rows["dense"]["accuracy"] == 1
     assert rows["dense"]["speedup"] == 1
     assert rows["focus"]["sparsity"] > 0.3
+
+
+E = DECODER.inputs()["embeddings"][None]
+
+
+@pytest.mark.parametrize(
+    ("arrays", "code"),
+    [
+        ({"embedings": E}, "input.missing"),
+        ({"embeddings": E, "zzz": E}, "input.unknown"),
+        ({"embeddings": E[:0]}, "compare.samples"),
+        ({}, "compare.samples"),
+        ({"embeddings": E[..., :63]}, "input.shape"),
+        ({"embeddings": E.astype(np.int64)}, "input.type"),
+        ({"embeddings": np.full_like(E, np.nan)}, "input.value"),
+        ({"embeddings": E, "answer": np.array(["cat"])}, "compare.samples"),
+        ({"embeddings": E, "answer": np.array([99])}, "compare.samples"),
+    ],
+)
+def test_compare_refuses_unfit_samples_before_compiling(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arrays: dict[str, np.ndarray], code: str
+) -> None:
+    def compiled(*_: object) -> None:
+        raise AssertionError("compiled before the samples were checked")
+
+    monkeypatch.setattr("focusc.driver.comparison.compile_model", compiled)
+    np.savez(tmp_path / "s.npz", **arrays)
+    with pytest.raises(InputError) as caught:
+        compare(model, inputs=tmp_path / "s.npz")
+    assert caught.value.code == code
+
+
+def test_onnxruntime_refusals_are_messages(model: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(InputError, match="onnxruntime refuses the inputs"):
+        reference(model)({"embeddings": E[0, :, :3]})
+    assert capfd.readouterr().err == ""
+
+
+def test_the_answer_is_read_from_logits() -> None:
+    hidden, logits = np.zeros((1, 2)), np.array([[0.0, 0, 1], [0, 1, 0]])
+    assert top1({"hidden": hidden, "logits": logits}) == 1
+    assert top1({"scores": logits}) == 1
+    with pytest.raises(InputError, match="outputs are hidden, scores; expected one named logits"):
+        top1({"hidden": hidden, "scores": logits})
+
+
+def test_a_concentrated_snapshot_is_compiled_as_it_is(model: Path, tmp_path: Path) -> None:
+    opt(model, f"{FRONT},concentrate{{method=sec}}", output=tmp_path / "c.fir")
+    done = compile_model(tmp_path / "c.fir", CompileOptions())
+    assert done.method == "sec"
+    assert done.program.meta["concentrate"] == "sec"
+    with pytest.raises(InputError, match="concentrated already with method sec, but concentrate=focus"):
+        focusc.compile(tmp_path / "c.fir", concentrate="focus")
+    with pytest.raises(InputError, match="no unit"):
+        focusc.compile(tmp_path / "c.fir", target="systolic")
+
+
+def test_pipeline_and_method_must_agree(model: Path) -> None:
+    text = f"{FRONT},concentrate{{method=sic}}"
+    done = compile_model(model, CompileOptions(pipeline=text, concentrate={"method": "sic"}))
+    assert done.program.meta["concentrate"] == "sic"
+    with pytest.raises(InputError, match="pipeline concentrates with method sic, but concentrate=sec"):
+        compile_model(model, CompileOptions(pipeline=text, concentrate={"method": "sec"}))
+
+
+@pytest.mark.parametrize("schedule", ["0:0.6,1:0.3", "[0:0.6,1:0.3]", "0:0.6 1:0.3"])
+def test_a_schedule_needs_no_brackets(model: Path, tmp_path: Path, schedule: str) -> None:
+    (tmp_path / "c.toml").write_text(f"[concentrate]\nschedule = '{schedule}'\n")
+    done = compile_model(model, CompileOptions.load(tmp_path / "c.toml"))
+    assert [tuple(pair) for pair in done.concentrated.attrs["concentrate"]["schedule"]] == [(0, 0.6), (1, 0.3)]
 
 
 def test_compare_without_questions_says_so(model: Path) -> None:
