@@ -19,8 +19,6 @@ from focusc.isa.errors import IsaError
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Source = Annotated[str, Field(min_length=3, description="where a table's figures come from, or 'assumption: why'")]
-EngineName = Literal["seq", "lda", "ldw", "mxu", "vec", "sic", "sec", "st"]
-ENGINES: tuple[EngineName, ...] = ("seq", "lda", "ldw", "mxu", "vec", "sic", "sec", "st")
 
 
 class _Table(BaseModel):

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +24,15 @@ ITEM_BYTES = {"f16": 2, "bf16": 2, "f32": 4, "i8": 1, "u8": 1, "u16": 2, "i32": 
 KINDS = ("input", "output", "scratch", "const")
 
 
-def align(value: int, to: int = ALIGN) -> int:
+Size = TypeVar("Size", int, NDArray[np.int64])
+
+
+def align(value: Size, to: int = ALIGN) -> Size:
     """`value` rounded up to a multiple of `to`."""
     return -(-value // to) * to
 
 
-def conc_block(cap: int) -> int:
+def conc_block(cap: Size) -> Size:
     """Bytes of one slot's block of a concentrated tile with room for `cap` rows (see `ld.conc`)."""
     return 64 + align(2 * cap) + 64 * cap
 

@@ -20,8 +20,8 @@ from focusc.isa.counters import Counters, count
 from focusc.isa.dynamic import DynamicCounts
 from focusc.isa.errors import IsaError
 from focusc.isa.files import atomic_open
-from focusc.isa.insns import INSNS, Sic
-from focusc.isa.machine import ENGINES, Machine
+from focusc.isa.insns import ENGINES, INSNS, Sic
+from focusc.isa.machine import Machine
 from focusc.isa.program import Program
 from focusc.isa.timing import Timing
 from focusc.isa.timing_rules import Col, Kind

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from focusc.isa.dynamic import SLOT, DynamicCounts
 from focusc.isa.errors import IsaError
-from focusc.isa.machine import ENGINES, Machine
+from focusc.isa.insns import ENGINES
+from focusc.isa.machine import Machine
 from focusc.isa.program import Program
 from focusc.isa.sequencer import Trace, expand
 from focusc.isa.timing_kernel import run
@@ -106,7 +107,7 @@ def simulate(program: Program, machine: Machine, counts: DynamicCounts | None = 
     busy, stalls = _whole(state, trace, total)
     times = {time.name.lower(): state.times[:, time].copy() for time in (Time.ISSUE, Time.START, Time.END, Time.SPAN)}
     return Timing(array, total, machine.clock_hz, busy, stalls, **times, occupied=state.times[:, Time.WORK].copy(),
-                  scatter_cycles=float(state.misc[Misc.EXTRA]), trace=trace, work=work)
+                  scatter_cycles=float(state.misc[Misc.SCATTERED]), trace=trace, work=work)
 
 
 def _where(program: Program, trace: Trace, command: int) -> str:

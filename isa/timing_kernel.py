@@ -26,12 +26,13 @@ _FENCE, _LOAD, _WEIGHT, _MMA, _VECTOR, _FORWARD, _CONC, _SELECT, _STORE = range(
 _ISSUE_C, _QUEUE_C, _DRAM_C, _WEIGHT_C, _STREAM_C, _TILE_C, _SCATTER_C, _FENCE_C, _FILL_C, _ROOM_C = range(10)
 _ALLOC, _TAKEN, _RECLAIM, _ITEM, _SLICE, _ISSUED = range(6)
 _COST_T, _ISSUE_T, _FENCE_T, _START_T, _END_T, _SPAN_T, _WORK_T = range(7)
-_EXTRA, _HELD, _CURSOR, _BUSY, _STALL = (int(m) for m in list(Misc)[:5])
+_SCATTERED, _SCATTER_BEFORE, _SCATTER_LAST, _PASS_START, _OPEN_FORWARD = (int(m) for m in list(Misc)[:5])
+_HELD, _CURSOR, _BUSY, _STALL = (int(m) for m in list(Misc)[5:9])
 _P = [int(p) for p in Par]
 (_RATE, _LATENCY, _AROWS, _ACOLS, _OVERHEAD, _SKEW, _PIPELINED, _SCATTER_ROWS, _STAGE_ACT, _STAGE_WGT, _CHUNK, _QDEPTH,
  _VPIPE, _LDCOST) = _P
 assert [int(k) for k in Kind] == list(range(10)) and [int(i) for i in Channel] == list(range(6))
-assert len(Par) <= Misc.EXTRA and Misc.STALL + 8 * len(Cause) == Misc.SIZE
+assert len(Par) <= Misc.SCATTERED and Misc.STALL + 8 * len(Cause) == Misc.SIZE
 
 
 @compiled
@@ -222,15 +223,15 @@ def _mma(s: Any, c: int) -> bool:
                 loaded = wgt
                 if pipelined:
                     # Shadow registers are free from the start of the pass before.
-                    loaded = max(max(wgt, s.misc[_EXTRA + 3]), issue) + array_rows
+                    loaded = max(max(wgt, s.misc[_PASS_START]), issue) + array_rows
                 start = max(max(base, act), loaded)
                 cause = feed
                 if loaded > act:
                     cause = _WEIGHT_C
                 if first and ready > max(act, loaded):
                     start, cause = max(start, ready), _TILE_C
-                if not dense and s.misc[_EXTRA + 1] - lag > start:
-                    start, cause = s.misc[_EXTRA + 1] - lag, _SCATTER_C
+                if not dense and s.misc[_SCATTER_BEFORE] - lag > start:
+                    start, cause = s.misc[_SCATTER_BEFORE] - lag, _SCATTER_C
                 hidden = 0.0
                 if pipelined and cause == _WEIGHT_C:
                     hidden = min(start - base, float(array_rows))
@@ -239,7 +240,7 @@ def _mma(s: Any, c: int) -> bool:
                 if first:
                     s.times[c, _START_T] = start
                     first = False
-                s.misc[_EXTRA + 3] = start
+                s.misc[_PASS_START] = start
                 s.misc[_BUSY + _MXU] += vectors
                 s.times[c, _WORK_T] += vectors
                 s.misc[_CURSOR + _MXU] = start + vectors
@@ -255,10 +256,10 @@ def _mma(s: Any, c: int) -> bool:
                 else:
                     # Two partial-sum buffers: the first result of a pass, `lag` cycles after its start, waits for
                     # the scatter of the pass before the last.
-                    s.misc[_EXTRA + 1] = s.misc[_EXTRA + 2]
-                    s.misc[_EXTRA + 2] = max(s.misc[_EXTRA + 2], out) + scatter
-                    s.misc[_EXTRA + 0] += scatter
-                    done = max(done, s.misc[_EXTRA + 2])
+                    s.misc[_SCATTER_BEFORE] = s.misc[_SCATTER_LAST]
+                    s.misc[_SCATTER_LAST] = max(s.misc[_SCATTER_LAST], out) + scatter
+                    s.misc[_SCATTERED] += scatter
+                    done = max(done, s.misc[_SCATTER_LAST])
             _take(s, word(1), loaded)
         _take(s, word(0), s.misc[_CURSOR + _MXU])
     if first:
@@ -293,7 +294,7 @@ def _stream(s: Any, e: int, c: int, item: int, cost: float) -> bool:
 def _vector(s: Any, c: int) -> bool:
     """A vector command: operands ready, then elements at the cost of its slowest unit, plus the pipeline's depth."""
     t, issue = s.table, s.times[c, _ISSUE_T]
-    while s.misc[_EXTRA + 4] > s.channel[0, _ITEM]:  # a `fwd` is still open: its engine is this one
+    while s.misc[_OPEN_FORWARD] > s.channel[0, _ITEM]:  # a `fwd` is still open: its engine is this one
         if not _advance(s, word(0), word(1)):
             return False
     yes, no = word(1), word(0)
@@ -302,8 +303,8 @@ def _vector(s: Any, c: int) -> bool:
     _begin(s, word(_VEC), issue, start, word(_TILE_C))
     s.times[c, _START_T] = s.misc[_CURSOR + _VEC] = start
     if t[c, _KIND] == _FORWARD:
-        s.misc[_EXTRA + 4] = s.channel[0, _ISSUED]
-        while s.misc[_EXTRA + 4] > s.channel[0, _ITEM]:
+        s.misc[_OPEN_FORWARD] = s.channel[0, _ISSUED]
+        while s.misc[_OPEN_FORWARD] > s.channel[0, _ITEM]:
             if not _advance(s, word(0), word(0)):
                 break
         return True

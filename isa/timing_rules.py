@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from focusc.isa.dynamic import SLOT, DynamicCounts
 from focusc.isa.errors import IsaError
-from focusc.isa.insns import BY_MNEMONIC, DTYPES, INSNS, Insn
-from focusc.isa.machine import ENGINES, SFU_UNITS, Machine
+from focusc.isa.insns import BY_MNEMONIC, DTYPES, ENGINES, INSNS, Insn
+from focusc.isa.machine import SFU_UNITS, Machine
 from focusc.isa.program import ITEM_BYTES
 from focusc.isa.sequencer import Trace
 from focusc.isa.timing_streams import Windows, match_stream, resolve_unique, windows
@@ -272,8 +272,8 @@ def _sec_init(low: Lowering, cls: type[Insn], rows: Ints) -> None:
     entries, room = low.field(cls, rows, "n"), low.machine.sec.importance_entries
     if int(entries.max(initial=0)) > room:
         at = int(rows[int(entries.argmax())])
-        raise IsaError("timing.buffer", f"an importance vector of {int(entries.max())} entries; {low.machine.name!r} has "
-                       f"room for {room} (sec.importance_entries)", f"command {at} (pc {int(low.trace.pc[at])})",
+        raise IsaError("timing.buffer", f"an importance vector of {int(entries.max())} entries; {low.machine.name!r} "
+                       f"has room for {room} (sec.importance_entries)", f"command {at} (pc {int(low.trace.pc[at])})",
                        hint="use fewer visual tokens, or a description with a larger importance buffer")
     low.put(rows, KIND=Kind.SELECT)
     low.cost[rows] = -(-entries // low.machine.sec.max_units)
@@ -325,7 +325,7 @@ def lower(trace: Trace, machine: Machine, counts: DynamicCounts | None) -> Work:
     for opcode in np.unique(trace.op).tolist():
         cls = INSNS[opcode]
         rows = np.flatnonzero(trace.op == opcode).astype(np.int64)
-        table[rows, Col.ENGINE] = ENGINES.index(cls.engine)  # type: ignore[arg-type]
+        table[rows, Col.ENGINE] = ENGINES.index(cls.engine)
         rule_of(cls)(low, cls, rows)
     unique, at, offsets = resolve_unique(trace, counts)
     table[at, Col.UNIQUE] = offsets

@@ -84,9 +84,15 @@ class Time(IntEnum):
 class Misc(IntEnum):
     """First entries of the parts of `State.misc`; `Par` come first."""
 
-    EXTRA = 16
-    """Scatter cycles; end of scatter of the pass before last, of the last; start of the last pass; items up to an
-    open `fwd`."""
+    SCATTERED = 16
+    """Scatter cycles in all."""
+    SCATTER_BEFORE = 17
+    """End of the scatter of the pass before the last."""
+    SCATTER_LAST = 18
+    PASS_START = 19
+    """Start of the last pass."""
+    OPEN_FORWARD = 20
+    """Items up to an open `fwd`."""
     HELD = 24
     """Per channel: bytes in staging, latest time at which room was given back."""
     CURSOR = 28

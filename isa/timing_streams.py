@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from focusc.isa.dynamic import SLOT, DynamicCounts
 from focusc.isa.errors import IsaError
 from focusc.isa.insns import LdConc, Sic
+from focusc.isa.program import conc_block
 from focusc.isa.sequencer import Trace
 
 __all__ = ["Windows", "match_stream", "resolve_unique", "windows"]
@@ -134,7 +135,7 @@ def resolve_unique(trace: Trace, counts: DynamicCounts | None) -> tuple[NDArray[
     rows = np.where(load, trace.fields[ops, load_fields.index("rows")], window[:, 1])
     slots = np.where(load, trace.fields[ops, load_fields.index("slots")], -(-window[:, 2] // SLOT))
     address, cap = column("addr"), column("cap")
-    block = 64 + (2 * cap + 63) // 64 * 64 + 64 * cap
+    block = conc_block(cap)
     sics = ~load
     written = np.repeat(address[sics], slots[sics]) + np.repeat(block[sics], slots[sics]) * _ramp(slots[sics])
     known = np.unique(written)

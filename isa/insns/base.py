@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, ClassVar, dataclass_transform
+from typing import Any, ClassVar, Final, Literal, dataclass_transform, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,10 @@ from focusc.isa import fields as fld
 from focusc.isa.errors import IsaError
 from focusc.isa.fields import Field
 
-__all__ = ["BY_MNEMONIC", "ENGINES", "INSNS", "Insn", "decode", "decode_word", "encode"]
+__all__ = ["BY_MNEMONIC", "ENGINES", "INSNS", "EngineName", "Insn", "decode", "decode_word", "encode"]
 
-ENGINES = ("seq", "lda", "ldw", "mxu", "vec", "sic", "sec", "st")
+EngineName = Literal["seq", "lda", "ldw", "mxu", "vec", "sic", "sec", "st"]
+ENGINES: Final[tuple[EngineName, ...]] = get_args(EngineName)
 INSNS: dict[int, type[Insn]] = {}
 """Every instruction class by opcode."""
 BY_MNEMONIC: dict[str, type[Insn]] = {}
@@ -33,7 +34,7 @@ class Insn:
     """
 
     opcode: ClassVar[int]
-    engine: ClassVar[str]
+    engine: ClassVar[EngineName]
     mnemonic: ClassVar[str]
     fields: ClassVar[dict[str, Field]]
     used: ClassVar[tuple[int, int, int, int]]
@@ -44,7 +45,7 @@ class Insn:
         """The class's `execute`, or None for what only the sequencer does."""
         return getattr(cls, "execute", None)
 
-    def __init_subclass__(cls, *, opcode: int, engine: str, mnemonic: str) -> None:
+    def __init_subclass__(cls, *, opcode: int, engine: EngineName, mnemonic: str) -> None:
         cls.opcode, cls.engine, cls.mnemonic = opcode, engine, mnemonic
         if opcode in INSNS or not 0 < opcode < 256:
             raise TypeError(f"{cls.__name__}: opcode {opcode:#x} is taken or out of range")
