@@ -1,23 +1,25 @@
 """The generated reference pages are those of the declarations."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from focusc.backends import reference as passes
 from focusc.ir import reference as ops
 
-DOCS = Path(__file__).parent.parent / "docs"
+ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize(("page", "text"), [("ir.md", ops.reference), ("passes.md", passes.reference)])
-def test_page_is_up_to_date(page: str, text: object) -> None:
-    assert callable(text)
-    assert (DOCS / page).read_text(encoding="utf-8") == text(), (
-        f"run `python -m focusc.{'ir' if page == 'ir.md' else 'backends'}.reference`"
-    )
+@pytest.mark.parametrize(
+    ("page", "module"), [("ir.md", "focusc.ir.reference"), ("passes.md", "focusc.backends.reference")]
+)
+def test_page_is_up_to_date(page: str, module: str) -> None:
+    """In a process of its own: other tests declare ops, passes and aliases besides."""
+    done = subprocess.run([sys.executable, "-m", module, "--check", str(ROOT / "docs" / page)], cwd=ROOT)
+    assert done.returncode == 0, f"run `python -m {module}`"
 
 
 def test_every_op_has_a_section() -> None:
-    text = (DOCS / "ir.md").read_text(encoding="utf-8")
+    text = (ROOT / "docs" / "ir.md").read_text(encoding="utf-8")
     assert all(f"\n### {name}\n" in text for name in ops.declared())
