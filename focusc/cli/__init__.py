@@ -5,6 +5,7 @@ Nothing heavy is imported here: `focusc --help` must answer in well under 0.3 se
 
 from __future__ import annotations
 
+import signal
 import sys
 from collections.abc import Sequence
 from typing import Annotated
@@ -57,5 +58,10 @@ app.command("demo")(demo.command)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Entry point of the `focusc` script: run the command and turn every error into its message and exit status."""
+    """Entry point of the `focusc` script: run the command and turn every error into its message and exit status.
+
+    As a script it ends without a word when the reader of its output has gone (`| head`), like any other tool.
+    """
+    if arguments is None and hasattr(signal, "SIGPIPE"):
+        signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     guarded(app, sys.argv[1:] if arguments is None else arguments)

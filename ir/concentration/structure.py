@@ -95,7 +95,7 @@ def ancestors(value: Value) -> set[Op]:
         if op is None or op in found:
             continue
         found.add(op)
-        if op.name == ADD and not any(constant(v) for v in op.operands if v is not None):
+        if _joins(op):
             continue
         if op.name != ATTENTION:
             stack += sources(op)
@@ -106,6 +106,11 @@ def sources(op: Op) -> list[Value]:
     """Operands that the rows of the result are made of; the token lists of sec.* and sic.* only say which rows."""
     data = op.operands[:1] if op.name.startswith(("sec.", "sic.")) else op.operands
     return [v for v in data if v is not None]
+
+
+def _joins(op: Op) -> bool:
+    """True for an add of two activations; one with a constant is a bias."""
+    return op.name == ADD and not any(constant(v) for v in op.operands if v is not None)
 
 
 def linears_behind(value: Value) -> list[Op]:
@@ -150,7 +155,7 @@ def residual_add(value: Value) -> Op | None:
     """The first add of two activations that `value` runs into, through ops that keep one row for each token."""
     for _ in range(32):
         users = [u for u in value.users if u.name != "return"]
-        adds = [u for u in users if u.name == ADD and not any(constant(v) for v in u.operands if v is not None)]
+        adds = [u for u in users if _joins(u)]
         if adds:
             return adds[0]
         if len(users) != 1 or len(users[0].results) != 1 or users[0].name in (LINEAR, ATTENTION):
@@ -203,9 +208,9 @@ def _layer(index: int, attention: Op) -> DecoderLayer:
     add = residual_add(o_proj[0].result)
     need(add, "no residual add follows its output projection")
     assert add is not None
-    gate_up = linears_after([add], lambda u: u.name == ADD)
+    gate_up = linears_after([add], _joins)
     need(gate_up, "no MLP follows its first residual add")
-    down = linears_after(gate_up, lambda u: u.name == ADD and not any(constant(v) for v in u.operands if v is not None))
+    down = linears_after(gate_up, _joins)
     need(down, "its MLP has no second linear")
     mlp_add = residual_add(down[0].result)
     need(mlp_add, "no residual add follows its MLP")

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import signal
 import struct
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+
+from benchmarks.synthetic import Decoder
+from focusc.isa import disassemble, load
 
 from .conftest import Cli
 from .test_bad_input import Golden, refused
@@ -97,3 +105,47 @@ class TestInputs:
     def test_trace_of_another_program(self, cli: Cli, golden: Golden, program: Path) -> None:
         np.savez("t.npz", x=np.zeros(3))
         refused(cli, golden, "trace_foreign", "simulate", "p.fbin", "--trace", "t.npz")
+
+
+def test_a_reader_that_leaves_is_no_error(tmp_path: Path) -> None:
+    Decoder(layers=30).write(tmp_path / "d.onnx")
+    command = [sys.executable, "-c", "from focusc.cli import main; main()", "ops", str(tmp_path / "d.onnx"), "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.read(2) == b"{\n"
+    process.stdout.close()  # its report is longer than a pipe holds
+    assert process.stderr.read() == b""
+    assert process.wait(60) == -signal.SIGPIPE
+    process.stderr.close()
+
+
+STATS = {"cycles", "time_s", "energy_mj", "dram_bytes", "macs_dense", "macs", "sparsity", "engines", "stalls", "sites"}
+
+
+def test_every_command_from_model_to_statistics(cli: Cli, decoder: Path, decoder_inputs: Path) -> None:
+    def done(*arguments: str) -> dict[str, Any]:
+        found = cli(*arguments, "--json")
+        assert found.status == 0, str(found)
+        return json.loads(found.out)
+
+    compiled = done("compile", "decoder.onnx", "-o", "p.fbin", "--dump-ir", "ir")
+    assert compiled["concentrate"] == "focus"
+    assert compiled["bytes"] == Path("p.fbin").stat().st_size
+    run = ("run", "p.fbin", "--inputs", "in.npz", "-o", "out.npz", "--stats", "s.json")
+    done(*run, "--record-trace", "t.npz", "--timeline", "t.pftrace")
+    with np.load("out.npz") as outputs:
+        assert outputs["logits"].shape == (1, 1, 32)
+    stats = json.loads(Path("s.json").read_text())
+    assert stats.keys() >= STATS | {"nodes", "digests"}
+    assert stats["energy_mj"].keys() >= {"dram", "sram", "core", "total"}
+    assert stats["dram_bytes"].keys() >= {"read", "write"}
+    assert stats["sparsity"] > 0
+    assert Path("t.pftrace").stat().st_size > 1000
+    done("simulate", "p.fbin", "--trace", "t.npz", "--stats", "again.json")
+    assert json.loads(Path("again.json").read_text()) == stats
+    assert done("objdump", "p.fbin", "-h", "-d", "-t")
+    Path("p.fasm").write_text(disassemble(load("p.fbin")))
+    assert done("asm", "p.fasm", "-o", "again.fbin")["instructions"] == compiled["instructions"]
+    snapshot = next(Path("ir").glob("*-concentrate.fir"))
+    assert done("opt", str(snapshot), "-p", "dead-code", "-o", "again.fir")["passes"][0]["name"] == "dead-code"
+    assert Path("again.fir").exists()

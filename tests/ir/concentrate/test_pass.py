@@ -24,6 +24,7 @@ from focusc.ir import (
     verify,
 )
 from focusc.ir.concentration.schedule import PUBLISHED, scaled
+from focusc.ir.concentration.structure import find_decoder_layers
 from focusc.ir.passes.concentrate import concentrate
 from tests.ir.concentrate.decoder import Shape, decoder, video_like
 from tests.reference_concentration import Window, budget, importance, select, sic
@@ -282,6 +283,20 @@ def test_head_size_error_says_which_sites_work() -> None:
     with pytest.raises(CompileError, match=r"sites=\[qkv_in,o_in,mlp_in,down_in\]"):
         concentrate(module, method="sic")
     apply(module, method="sic", sites=("qkv_in", "o_in", "mlp_in", "down_in"))
+
+
+def test_a_constant_add_before_the_mlp_is_no_residual_add() -> None:
+    module = decoder(SMALL)
+    plain = [len(layer.gate_up) for layer in find_decoder_layers(module)]
+    rewriter = Rewriter(module)
+    for layer in find_decoder_layers(module):
+        normed = layer.gate_up[0].operands[0]
+        assert normed is not None
+        b = rewriter.builder_before(layer.gate_up[0])
+        shifted = b.emit("tensor.add", normed, b.constant(np.ones(SMALL.width, np.float32)))
+        for op in layer.gate_up:
+            rewriter.set_operand(op, 0, shifted)
+    assert [len(layer.gate_up) for layer in find_decoder_layers(module)] == plain
 
 
 def test_concentrating_twice_is_refused() -> None:
