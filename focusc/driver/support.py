@@ -4,22 +4,62 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from focusc.driver.files import existing
 
 if TYPE_CHECKING:
     from focusc.frontend import OpReport
+    from focusc.ir import Diagnostic
 
 
 def ops(model: str | os.PathLike[str], *, layout: Mapping[str, Any] | None = None) -> OpReport:
-    """Every node of an ONNX model: supported or not, and why; a layout, if given, is checked as well."""
-    from focusc.frontend import check_layout, op_report
+    """Every node of an ONNX model: supported or not, and why.
 
-    file = existing(model, "ONNX model")
-    if layout is not None:
-        check_layout(layout)
-    return op_report(file)
+    A node is supported if it can be imported and what it becomes can be lowered to the accelerator. A layout given is
+    used instead of the model's own and checked against its sequence.
+    """
+    from focusc.frontend import op_report
+
+    report = op_report(existing(model, "ONNX model"), layout)
+    return _without_lowering(report, model) if report.supported else report
+
+
+def _without_lowering(report: OpReport, model: str | os.PathLike[str]) -> OpReport:
+    """The report with the nodes marked that are imported, but that the passes leave as an op without a lowering."""
+    from focusc.backends import load_hardware
+    from focusc.backends.lower import lower_module
+    from focusc.backends.lower.context import HANDLERS
+    from focusc.backends.options import tiling
+    from focusc.driver.compiler import FRONT
+    from focusc.driver.load import load_model
+    from focusc.ir import CompileError, PassManager
+
+    module = PassManager(FRONT).run(load_model(model, report.layout))
+    if all(op.name in HANDLERS or op.name in ("return", "tensor.constant") for op in module.body.ops):
+        return report
+    try:
+        lower_module(module, tiling(load_hardware("focus")))
+    except CompileError as error:
+        found = {problem.loc.node: problem for problem in reversed(error.diagnostics) if problem.loc.node}
+        other = tuple(problem for problem in error.diagnostics if not problem.loc.node)
+    else:
+        return report
+    named = {node.name for node in report.nodes}
+    return replace(
+        report,
+        nodes=tuple(
+            replace(node, status="unsupported", problem=_shortened(found[node.name])) if node.name in found else node
+            for node in report.nodes
+        ),
+        problems=(*report.problems, *other, *(p for name, p in found.items() if name not in named)),
+    )
+
+
+def _shortened(problem: Diagnostic) -> Diagnostic:
+    """Without the hint to run the command that is running."""
+    return replace(problem, hint="express it with other operators; docs/ lists what has a lowering")
 
 
 def concentration_sites(

@@ -217,13 +217,14 @@ def _rule_of(node: onnx.NodeProto, opset: int) -> Any:
 
 
 def sequence_lengths(module: Module) -> set[int]:
-    """Row counts of all attentions in the graph: the query axis of attention ops and of softmax inputs."""
-    found: set[int] = set()
+    """Row counts of the decoder's attentions, which are causal; of all attentions where none is causal as imported:
+    the query axis of attention ops and of softmax inputs, whose masks are not known before fusion."""
+    rows: dict[bool, set[int]] = {True: set(), False: set()}
     for op in module.walk():
         if op.name in ("nn.attention", "tensor.softmax"):
             dims = shape(op.operands[0])  # type: ignore[arg-type]
-            found.update(dims[-2:-1])
-    return found
+            rows[bool(op.attrs.get("causal", False))].update(dims[-2:-1])
+    return rows[True] or rows[False]
 
 
 def _onnx_shape(info: onnx.TypeProto | None) -> tuple[int, ...] | None:

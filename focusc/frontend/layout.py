@@ -39,7 +39,7 @@ def check_layout(given: TokenLayout | Mapping[str, Any], file: str = "") -> Toke
 def check_against_sequences(layout: TokenLayout, rows: Collection[int], file: str = "") -> None:
     """Raise CompileError unless some attention of the graph has exactly the layout's tokens as rows.
 
-    `rows` are the row counts of all attentions; a graph without any cannot be checked.
+    `rows` are the row counts of the attentions that may be the decoder's; a graph without any cannot be checked.
     """
     if not rows or layout.visual_end + layout.query in rows:
         return

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from focusc.frontend.importer import Importer, Outcome
-from focusc.frontend.layout import as_attribute, parse_layout
+from focusc.frontend.importer import Importer, Outcome, sequence_lengths
+from focusc.frontend.layout import TokenLayout, as_attribute, check_against_sequences, check_layout, parse_layout
 from focusc.frontend.model_file import open_model
 from focusc.ir.diagnostics import CompileError, Diagnostic
 
@@ -62,34 +63,29 @@ class OpReport:
                 "counts": self.counts(), "problems": [_problem(p) for p in self.problems],
                 "nodes": [n.to_dict() for n in self.nodes], "notes": list(self.notes)}
 
-    def text(self) -> str:
-        """A plain listing: a line per operator, then every problem in full."""
-        lines = [f"{self.model}: opset {self.opset}, {len(self.nodes)} nodes, "
-                 f"{'supported' if self.supported else 'not supported'}"]
-        for op, found in self.counts().items():
-            lines.append(f"  {op:<24}" + ", ".join(f"{count} {status}" for status, count in sorted(found.items())))
-        shown = [*self.problems, *(n.problem for n in self.nodes if n.problem)]
-        lines += [problem.render() for problem in shown]
-        lines += [f"note: {note}" for note in self.notes]
-        return "\n".join(lines)
 
+def op_report(path: str | Path, layout: TokenLayout | Mapping[str, Any] | None = None) -> OpReport:
+    """Try every node of the model. `layout` takes precedence over the file's metadata, as for `import_onnx`.
 
-def op_report(path: str | Path) -> OpReport:
-    """Try every node of the model. Raises CompileError only where nothing can be said about nodes at all: the file
-    cannot be read, onnx.checker refuses it, its opset or external data is out of reach."""
+    Raises CompileError only where nothing can be said about nodes at all: the file cannot be read, onnx.checker refuses
+    it, its opset or external data is out of reach.
+    """
     model = open_model(path)
     importer = Importer(model)
     importer.run()
     of_nodes = {id(o.problem) for o in importer.outcomes}
     problems = [p for p in importer.problems if id(p) not in of_nodes]
-    layout = None
+    used = None
     try:
-        found = parse_layout(model.metadata, model.name)
-        layout = None if found is None else as_attribute(found)
+        found = parse_layout(model.metadata, model.name) if layout is None else check_layout(layout, model.name)
+        if found is not None:
+            used = as_attribute(found)
+            if not importer.problems:
+                check_against_sequences(found, sequence_lengths(importer.module()), model.name)
     except CompileError as error:
         problems += error.diagnostics
     nodes = tuple(_report(i, o) for i, o in enumerate(importer.outcomes))
-    return OpReport(model.name, model.opset, nodes, tuple(problems), tuple(importer.notes), layout)
+    return OpReport(model.name, model.opset, nodes, tuple(problems), tuple(importer.notes), used)
 
 
 def _report(index: int, outcome: Outcome) -> NodeReport:

@@ -72,6 +72,9 @@ def ops_table(report: OpReport, listed: str = "all") -> RenderableType:
     if report.layout is None:
         note = "note: no token layout in the metadata; concentration needs one (--visual, --grid, --query)"
         parts.append(Text(note, "dim"))
+    else:
+        facts = "; ".join(f"{name} {value}" for name, value in report.layout.items())
+        parts.append(Text(f"token layout: {facts}", "dim"))
     verdict = "supported" if report.supported else "not supported"
     parts.append(Text(f"{report.model}: opset {report.opset}, {len(report.nodes)} nodes, {verdict}", "bold"))
     return Group(*parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -88,6 +89,20 @@ class TestOnnx:
         assert listed.status == 1
         golden("ops_unsupported", str(listed))
 
+    def test_imported_but_not_lowered(self, cli: Cli, small_model: onnx.ModelProto) -> None:
+        small_model.graph.node[1].op_type = "CumSum"
+        small_model.graph.node[1].input.append("axis")
+        small_model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(1), "axis"))
+        self.save(small_model)
+        found = cli("ops", "m.onnx", "--json")
+        assert found.status == 1
+        report = json.loads(found.out)
+        assert "supported" in report, str(found)
+        assert not report["supported"]
+        assert [node["status"] for node in report["nodes"]] == ["supported", "unsupported"]
+        assert report["nodes"][1]["problem"]["code"] == "lower.op"
+        assert cli("compile", "m.onnx", "-o", "out.fbin", "--concentrate", "none").status == 1
+
     def test_missing_external_data(
         self, cli: Cli, golden: Golden, small_model: onnx.ModelProto, tmp_path: Path
     ) -> None:
@@ -115,6 +130,18 @@ class TestLayout:
             "--query",
             "4",
         )
+
+    def test_ops_uses_and_checks_the_layout_given(self, cli: Cli, decoder: Path) -> None:
+        own = cli("ops", "decoder.onnx", "--nodes", "none")
+        assert own.status == 0
+        assert "token layout: visual (2, 32); grid (2, 4, 4)" in own.out
+        flags = ("--grid", "2,4,4", "--query", "4")
+        given = cli("ops", "decoder.onnx", "--visual", "2,32", "--json", *flags)
+        assert given.status == 0
+        assert json.loads(given.out)["layout"]["visual"] == [2, 32]
+        outside = cli("ops", "decoder.onnx", "--visual", "20,32", *flags)
+        assert outside.status == 1
+        assert "error[layout.visual]" in outside.out
 
     def test_grid_does_not_multiply_out(self, cli: Cli, golden: Golden, decoder: Path) -> None:
         refused(
