@@ -52,6 +52,7 @@ def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 def _plain_target(path: Path) -> Path:
     """The file to replace, links followed; it may not exist yet. IsaError if something else has the name."""
     # a link, not its target, would be replaced; where there is no link the path stays as given, for the messages
+    target = path
     try:
         target = path.resolve() if path.is_symlink() else path
         mode = target.stat().st_mode
