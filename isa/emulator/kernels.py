@@ -129,13 +129,16 @@ def gather(maps: Any, vectors: Any, mo: int, vo: int, pitch: int, unique: Any, r
     return -1
 
 
-@nb.njit(cache=True, fastmath={"reassoc", "contract", "nsz"})
-def _dot(a: Any, i: int, j: int) -> Any:
-    """Inner product of rows i and j of a [n, 32]; lanes are summed in any order."""
-    total = np.float32(0)
-    for k in range(32):
-        total += a[i, k] * a[j, k]
-    return total
+@nb.njit(cache=True)
+def _dot(a: Any, i: int, j: int, t: Any) -> Any:
+    """Inner product of rows i and j of a [n, 32], summed by halves, the order that defines the cosine; t: scratch [16]."""
+    for k in range(16):
+        t[k] = a[i, k] * a[j, k] + a[i, k + 16] * a[j, k + 16]
+    for k in range(8):
+        t[k] += t[k + 8]
+    for k in range(4):
+        t[k] += t[k + 4]
+    return (t[0] + t[2]) + (t[1] + t[3])
 
 
 @nb.njit(cache=True)
@@ -186,13 +189,14 @@ def sic_merge(src: Any, so: int, sp: int, rows: int, cols: int, cand: Any, thres
     slots = (cols + 31) // 32
     for s in nb.prange(slots):
         x = np.zeros((rows, 32), np.float32)
+        scratch = np.empty(16, np.float32)
         width = min(32, cols - s * 32)
         norms = np.empty(rows, np.float32)
         for i in range(rows):
             start = so + i * sp + s * 32
             for j in range(width):
                 x[i, j] = src[start + j]
-            norms[i] = np.sqrt(_dot(x, i, i))
+            norms[i] = np.sqrt(_dot(x, i, i, scratch))
         count = 0
         for i in range(rows):
             best, best_value = i, np.float32(-np.inf)
@@ -201,7 +205,7 @@ def sic_merge(src: Any, so: int, sp: int, rows: int, cols: int, cand: Any, thres
                 if j >= 0:
                     value = np.float32(0)
                     if norms[i] != 0 and norms[j] != 0:
-                        value = _dot(x, i, j) / (norms[i] * norms[j])
+                        value = _dot(x, i, j, scratch) / (norms[i] * norms[j])
                     if value > best_value:
                         best, best_value = j, value
             if not best_value > threshold:
