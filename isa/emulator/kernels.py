@@ -131,7 +131,7 @@ def gather(maps: Any, vectors: Any, mo: int, vo: int, pitch: int, unique: Any, r
 
 @nb.njit(cache=True)
 def _dot(a: Any, i: int, j: int, t: Any) -> Any:
-    """Inner product of rows i and j of a [n, 32], summed by halves, the order that defines the cosine; t: scratch [16]."""
+    """Inner product of rows i and j of a [n, 32], summed by halves: the defining order. `t` is scratch [16]."""
     for k in range(16):
         t[k] = a[i, k] * a[j, k] + a[i, k + 16] * a[j, k + 16]
     for k in range(8):
