@@ -177,17 +177,18 @@ def candidates(positions: Any, first: int, layout: Any, block: Any, grid_edges: 
     return out
 
 
-@nb.njit(cache=True, parallel=True)
+@nb.njit(cache=True)
 def sic_merge(src: Any, so: int, sp: int, rows: int, cols: int, cand: Any, threshold: Any, rounds: int, links: Any,
               maps: Any, unique: Any, roots: Any, vectors: Any, vo: int, vp: int, recon: Any) -> None:
-    """Links, groups and means of every slot (see concentration.md section 3), one slot to a thread.
+    """Links, groups and means of every slot (concentration.md section 3), one after the other: threads cost more.
+
 
     src flat float32; cand from `candidates`; rounds 0: to the root, else at most that many rounds of pointer doubling.
     Written: links int32 [slots, rows]; maps uint16 [slots, rows]; unique (groups), roots int32 [slots]; the vectors of
     slot s at vectors[vo + s*vp], flat; recon float32 [rows, slots*32]. Means are rounded to float16.
     """
     slots = (cols + 31) // 32
-    for s in nb.prange(slots):
+    for s in range(slots):
         x = np.zeros((rows, 32), np.float32)
         scratch = np.empty(16, np.float32)
         width = min(32, cols - s * 32)
