@@ -15,8 +15,6 @@ from focusc.export import onnx_export as module
 if TYPE_CHECKING:
     import onnx
 
-pytest.importorskip("torch")
-
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[ExportReport, onnx.ModelProto]:

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from focusc.models import demo
 from focusc.models.demo.data import samples
-
-torch = pytest.importorskip("torch")
-
-trained = pytest.mark.skipif(not demo.WEIGHTS.exists(), reason="no trained weights in this checkout")
 
 
 def test_widths_are_multiples_of_32() -> None:
@@ -111,7 +108,6 @@ def test_a_few_steps_train_resume_and_repeat(tmp_path: object) -> None:
         torch.testing.assert_close(a, b, atol=1e-3, rtol=1e-3)  # rounding only, as the optimisers magnify it
 
 
-@trained
 def test_shipped_weights_are_f16_small_and_load() -> None:
     from safetensors import safe_open
 
@@ -121,7 +117,6 @@ def test_shipped_weights_are_f16_small_and_load() -> None:
     assert all(torch.isfinite(p).all() for p in demo.load().parameters())
 
 
-@trained
 @pytest.mark.slow
 def test_shipped_weights_answer_held_out_questions() -> None:
     from focusc.models.demo.evaluate import score
