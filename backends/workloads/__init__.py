@@ -1,0 +1,1 @@
+"""Workload files of the shipped models, read by `focusc.backends.workload`."""
