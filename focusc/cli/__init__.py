@@ -8,17 +8,34 @@ from __future__ import annotations
 import signal
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from focusc.cli import asm, compare, compile, demo, export, objdump, ops, opt, run, simulate
 from focusc.cli.common import guarded
 
+if TYPE_CHECKING:
+    from typer.core import TyperOption
+
 __all__ = ["app", "main"]
+
+
+class _Root(TyperGroup):
+    """The group of all commands. Its own `--help` is False when it is not given: typer would load pydantic, two
+    thirds of the time of `focusc VERB --help`, to find out what a missing value means."""
+
+    def get_help_option(self, ctx: Any) -> TyperOption | None:
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.default = False
+        return option
+
 
 app = typer.Typer(
     name="focusc",
+    cls=_Root,
     help="Compile vision-language models for a concentrating accelerator, and run the result on its emulator.",
     add_completion=False,
     pretty_exceptions_enable=False,
