@@ -1,0 +1,1 @@
+"""Analytic cost models of the accelerators behind one interface."""
