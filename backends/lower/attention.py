@@ -2,13 +2,14 @@
 
 For each head and query tile the keys are visited block by block with a running row maximum m and row sum l:
     m' = max(m, rowmax S);  P = exp(S - m');  l' = l exp(m - m') + rowsum P;  O' = O exp(m - m') + P V
-(Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135). Every query head streams
-its group's K and V for itself, so grouped-query attention saves storage here, but no traffic.
+(Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135). A value head wider than the weight buffer's n
+columns is cut into panels: P is forwarded once for each, and each has an accumulator tile of its own. Every query head
+streams its group's K and V for itself, so grouped-query attention saves storage here, but no traffic.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ VECTORS = 5  # f32 words a row: m, m', l, exp(m - m'), and a copy
 
 @dataclass(frozen=True)
 class Heads:
-    """Operands of one attention: windows of Q, K, V, and the head geometry."""
+    """Operands of one attention: windows of Q, K, V, and the head geometry: `size` columns of Q and K, `wide` of V."""
 
     q: View | ConcView
     k: View
@@ -33,6 +34,7 @@ class Heads:
     heads: int
     kv_heads: int
     size: int
+    wide: int
     scale: float
 
     @property
@@ -42,8 +44,14 @@ class Heads:
 
     @property
     def slots(self) -> int:
-        """32-wide slots of a head."""
+        """32-wide slots of a query head."""
         return self.size // 32
+
+    def panels(self, most: int) -> list[tuple[int, int]]:
+        """(first column, columns) of each panel of a value head: whole slots, at most `most` columns, evenly cut."""
+        slots = -(-self.wide // 32)
+        step = 32 * -(-slots // -(-slots // (most // 32)))
+        return [(at, min(step, self.wide - at)) for at in range(0, self.wide, step)]
 
     @staticmethod
     def of(low: Lowering, op: Op) -> Heads:
@@ -62,7 +70,9 @@ class Heads:
                 hint="leave the query site out: concentrate{sites=...}",
             )
         heads, kv = op.attrs["heads"], op.attrs["kv_heads"]
-        return Heads(query, low.view(k), low.view(v) if v is not None else None, heads, kv, size, op.attrs["scale"])
+        wide = matrix_shape(v.type)[1] // kv if v is not None else 0
+        values = low.view(v) if v is not None else None
+        return Heads(query, low.view(k), values, heads, kv, size, wide, op.attrs["scale"])
 
     def load(self, low: Lowering, head: Ix, it: Ix | int, row: Ix | int, rows: Ix | int, within: Ix | int = 0) -> Value:
         """Query rows of one head."""
@@ -94,6 +104,13 @@ class Tiles:
 @handles("nn.attention")
 def attention(low: Lowering, op: Op) -> None:
     """softmax(scale Q K^T + causal mask) V for each batch, head, query tile and key block."""
+    if any(operand is not None for operand in op.operands[3:]) or op.attrs.get("window", 0):
+        raise fail(
+            "lower.mask",
+            "attention with a mask operand or a window of keys is not lowered; expected all keys, or causal ones",
+            op.loc,
+            hint="`focusc ops` lists what is supported",
+        )
     q, k = op.operands[0], op.operands[1]
     assert q is not None and k is not None
     assert isinstance(q.type, TensorType | ConcentratedType) and isinstance(k.type, TensorType)
@@ -116,8 +133,9 @@ def attention(low: Lowering, op: Op) -> None:
 
             bound = row + r.len + shift if op.attrs["causal"] else None
             causal = row + shift if op.attrs["causal"] else None
-            out = _softmax_v(low, h, load, kv.off, r.len, keys, t.keys, bound, causal, key_base)
-            low.put(sink, out, m.it, base + row, head * h.size, head * h.slots)
+            outs = _softmax_v(low, h, load, kv.off, r.len, keys, t.keys, bound, causal, key_base)
+            for (col, _), out in zip(h.panels(low.tiling.n), outs, strict=True):
+                low.put(sink, out, m.it, base + row, head * h.wide + col, head * (h.wide // 32) + col // 32)
 
 
 @contextmanager
@@ -135,35 +153,39 @@ def _tiles(low: Lowering, op: Op, h: Heads, length: int, keys: int) -> Tiles:
     obuf, widest = low.tiling.obuf, min(low.tiling.n, -(-keys // 32) * 32)
 
     def fits(rows: int, block: int, copies: int) -> bool:
-        return 4 * rows * (copies * block + h.size + VECTORS) <= obuf
+        return 4 * rows * (copies * block + h.wide + VECTORS) <= obuf
 
     given = Rows(length, h.q.first, h.q.m) if isinstance(h.q, ConcView) else None
-    gather = low.gather_of(op.results[0]) if h.size % 32 == 0 else None
+    gather = low.gather_of(op.results[0]) if h.wide % 32 == 0 else None
     tiles = low.gather_rows(gather) if gather is not None else None
     if tiles is not None and given in (None, tiles):
         for copies in (2, 1):
             for block in range(widest, 0, -32):
                 if fits(tiles.most, block, copies):
                     return Tiles(tiles, tiles.most, block, True)
-    most = min(obuf // (4 * (2 * widest + h.size + VECTORS)), low.tiling.m)
+    most, block = 0, widest
+    for copies, block in ((2, widest), *((1, n) for n in range(widest, 0, -32))):
+        most = min(obuf // (4 * (copies * block + h.wide + VECTORS)), low.tiling.m)
+        if most >= low.tiling.machine.array.rows:  # fewer rows leave the array idle while weights are loaded
+            break
     if most < 1:
         raise fail(
             "tile.obuf",
-            f"attention with heads of {h.size} columns and blocks of {widest} keys needs "
-            f"{4 * (2 * widest + h.size + VECTORS)} bytes a query row, the output buffer has {obuf}",
+            f"attention with value heads of {h.wide} columns needs {4 * (block + h.wide + VECTORS)} bytes a query row "
+            f"for {block} keys, the output buffer has {obuf}",
             op.loc,
             hint="enlarge buffers.output",
         )
     if given is None:
         rows = low.rows_of(length, most=most)
-        return Tiles(rows, rows.most, widest, False)
-    return Tiles(given, even(given.most, most).step, widest, False)
+        return Tiles(rows, rows.most, block, False)
+    return Tiles(given, even(given.most, most).step, block, False)
 
 
 def _softmax_v(
     low: Lowering,
     h: Heads,
-    load: object,
+    load: Callable[[], Value],
     kv: Ix,
     length: Ix,
     keys: int,
@@ -171,15 +193,16 @@ def _softmax_v(
     bound: Ix | None,
     causal: Ix | None,
     key_base: Ix,
-) -> Value:
+) -> list[Value]:
+    """One accumulator tile [length, columns] for each panel of the value head."""
     e = low.emit
-    assert callable(load) and h.v is not None
+    assert h.v is not None
+    v, panels = h.v, h.panels(low.tiling.n)
 
-    def values(tile: Value, c: Loop, acc: Value | None = None) -> Value:
-        v = h.v
-        assert v is not None
-        panel = e.load_weight(v.buffer, v.row + key_base + c.off, kv * h.size + v.col, c.len, h.size)
-        return e.mma(e.forward(tile), panel, acc)
+    def values(tile: Value, c: Loop, panel: tuple[int, int], acc: Value | None = None) -> Value:
+        col, cols = panel
+        weight = e.load_weight(v.buffer, v.row + key_base + c.off, kv * h.wide + v.col + col, c.len, cols)
+        return e.mma(e.forward(tile), weight, acc)
 
     def scores(c: Loop) -> Value:
         s = h.scores(low, load(), kv, key_base + c.off, c.len)
@@ -190,19 +213,20 @@ def _softmax_v(
         s = scores(whole)
         p = e.binary("exps", s, e.reduce("rmax", s))
         total = e.unary("recip", e.reduce("rsum", p))
-        return e.binary("mul", values(p, whole), total)
-    inits = [e.fill(length, 1, LOWEST), e.fill(length, 1, 0.0), e.fill(length, h.size, 0.0)]
+        return [e.binary("mul", values(p, whole, panel), total) for panel in panels]
+    inits = [e.fill(length, 1, LOWEST), e.fill(length, 1, 0.0), *(e.fill(length, cols, 0.0) for _, cols in panels)]
     with e.loop(keys, block, bound=bound, inits=inits) as c:
-        m_old, l_old, o_old = c.carried
+        m_old, l_old, *o_old = c.carried
         s = scores(c)
         m_new = e.reduce("rmax", s, m_old)
         decay = e.binary("exps", m_old, m_new)
         p = e.binary("exps", s, m_new)
         l_new = e.reduce("rsum", p, e.binary("mul", l_old, decay))
-        o_new = values(p, c, e.binary("mul", o_old, decay))
-        c.yields += [m_new, l_new, o_new]
-    _, total, out = c.results
-    return e.binary("mul", out, e.unary("recip", total))
+        o_new = [values(p, c, panel, e.binary("mul", o, decay)) for panel, o in zip(panels, o_old, strict=True)]
+        c.yields += [m_new, l_new, *o_new]
+    _, total, *outs = c.results
+    total = e.unary("recip", total)
+    return [e.binary("mul", out, total) for out in outs]
 
 
 def _account(low: Lowering, op: Op, h: Heads, batch: int, length: int, keys: int, t: Tiles) -> None:
@@ -221,4 +245,4 @@ def _account(low: Lowering, op: Op, h: Heads, batch: int, length: int, keys: int
             n = min(t.sub, stop - row)
             done += n * (min(keys, row + n + keys - length) if causal and keys > t.keys else keys)
         start = stop
-    low.account(op, 2 * batch * h.heads * h.size * pairs, decoder=decoder, useful=useful, done=done)
+    low.account(op, batch * h.heads * (h.size + h.wide) * pairs, decoder=decoder, useful=useful, done=done)
