@@ -1,0 +1,1 @@
+"""Accelerator `adaptiv` (AdapTiV, MICRO 2024), for comparison: description and cost model."""

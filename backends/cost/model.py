@@ -1,0 +1,58 @@
+"""The one entrance: a workload, a trace and an accelerator make a cost."""
+
+from __future__ import annotations
+
+from importlib import import_module
+
+from focusc.backends.cost.accounting import PUBLISHED, Accounting
+from focusc.backends.cost.hardware import Accelerator
+from focusc.backends.cost.interface import SITES, CodecSparsity, Shape, SiteCounts, TokenSparsity, Trace
+from focusc.backends.cost.options import Options
+from focusc.backends.cost.result import Cost, Ledger
+from focusc.backends.cost.settle import settle
+from focusc.isa.errors import IsaError
+
+__all__ = ["cost"]
+
+
+def cost(workload: Shape, trace: Trace, hardware: Accelerator, *, accounting: Accounting = PUBLISHED,
+         options: Options | None = None) -> Cost:
+    """Cost of one prefill of `workload` on `hardware`.
+
+    `trace`: None for `systolic`, `TokenSparsity` for `adaptiv`, `CodecSparsity` for `cmc`, counts per site for `focus`.
+    Raises IsaError: `cost.trace` (a trace of another kind, or of another workload), `cost.workload`, `cost.tile`.
+    """
+    options = options or Options()
+    _check(workload, trace, hardware)
+    ledger = Ledger(workload.layers)
+    fill = import_module(f"focusc.backends.{hardware.model}.cost").fill
+    fill(ledger, workload, trace, hardware, accounting, options)
+    return settle(ledger, workload, hardware, accounting, options)
+
+
+def _check(shape: Shape, trace: Trace, hardware: Accelerator) -> None:
+    """The trace must be of the kind that the accelerator takes and fit the workload."""
+    if shape.heads % shape.kv_heads:
+        raise IsaError("cost.workload", f"{shape.heads} heads are no multiple of {shape.kv_heads} kv_heads",
+                       where=shape.name)
+    if shape.visual_tokens < 1 and hardware.model != "systolic":
+        raise IsaError("cost.workload", "there are no visual tokens to merge or prune", where=shape.name,
+                       hint="charge it to systolic")
+    kinds = {"systolic": type(None), "adaptiv": TokenSparsity, "cmc": CodecSparsity}
+    if hardware.model in kinds:
+        if not isinstance(trace, kinds[hardware.model]):
+            expected = "no trace" if hardware.model == "systolic" else f"a {kinds[hardware.model].__name__}"
+            raise IsaError("cost.trace", f"found a {type(trace).__name__}, expected {expected}", where=hardware.name)
+        return
+    if trace is None or not callable(getattr(trace, "site", None)):
+        raise IsaError("cost.trace", f"found a {type(trace).__name__}, expected counts per site", where=hardware.name)
+    q, widths = shape.heads * shape.head_size, {"gate_proj": shape.width, "down_proj": shape.ffn}
+    for name in SITES:
+        found: SiteCounts = trace.site(name)  # type: ignore[union-attr]
+        slots = -(-widths.get(name, shape.width if name == "q_proj" else q) // 32)
+        checks = (("layers", found.retained.shape[0], shape.layers), ("visual tokens", found.length,
+                  shape.visual_tokens), ("slots of a row", found.slots * found.slices, slots))
+        for what, value, expected in checks:
+            if value != expected:
+                raise IsaError("cost.trace", f"site {name} has {value} {what}, the workload {shape.name} has {expected}",
+                               where="trace")
