@@ -69,7 +69,8 @@ class Quirk(Enum):
         "dense-macs", ("systolic",), "the MACs of the dense rows are 0", "they are counted")
     PADDED_DEPTH = (
         "padded-depth", ("adaptiv",),
-        "the depth of a product is padded to 256, that of attention too", "a product takes as many cycles as it is deep")
+        "the depth of a product is padded to 256, that of attention too",
+        "a product takes as many cycles as it is deep")
     MERGE_EVERY_OP = (
         "merge-every-op", ("adaptiv",),
         "the merge unit reads and scans the unmerged input of every product",
@@ -117,7 +118,8 @@ class Quirk(Enum):
         "as much as the site that it feeds; the product of gate and up is written once")
     NO_METADATA = (
         "no-metadata", ("focus",),
-        "similarity maps are free in DRAM", "4 bytes a tile and slot, 2 a row and slot, written and read with the vectors")
+        "similarity maps are free in DRAM",
+        "4 bytes a tile and slot, 2 a row and slot, written and read with the vectors")
     SEC_FREE = (
         "sec-free", ("focus",),
         "importance, top-k and compaction are free", "scores of the query rows, sorting, moving the kept rows")

@@ -24,7 +24,7 @@ def useful_share(tokens: Ints, accounting: Accounting) -> Floats:
     """Share of the square of scores that counts as useful: a half, or exactly what the mask leaves."""
     if Quirk.CAUSAL_HALF in accounting:
         return np.full(tokens.shape, 0.5)
-    return (tokens + 1) / (2.0 * np.maximum(tokens, 1))
+    return np.asarray((tokens + 1) / (2.0 * np.maximum(tokens, 1)), np.float64)
 
 
 def causal_share(tokens: Ints, rows: int, columns: int, accounting: Accounting) -> Floats:
@@ -32,7 +32,7 @@ def causal_share(tokens: Ints, rows: int, columns: int, accounting: Accounting) 
     if Quirk.CAUSAL_HALF in accounting:
         return np.full(tokens.shape, 0.5)
     square = causal(tokens, rows, columns, columns)
-    return square.row_groups / np.maximum(tokens * ceil(tokens, columns), 1)
+    return np.asarray(square.row_groups / np.maximum(tokens * ceil(tokens, columns), 1), np.float64)
 
 
 def panel_reads(shape: Shape, tokens: Ints, rows: int, accounting: Accounting) -> Floats:
@@ -40,7 +40,7 @@ def panel_reads(shape: Shape, tokens: Ints, rows: int, accounting: Accounting) -
     if Quirk.KV_PER_HEAD in accounting:
         return ceil(tokens, rows) * 1.0
     group = shape.heads // shape.kv_heads
-    return ceil(tokens * group, rows) / group
+    return np.asarray(ceil(tokens * group, rows) / group, np.float64)
 
 
 def book_squares(ledger: Ledger, shape: Shape, tokens: Ints, share: Floats, tiles: tuple[int, int],

@@ -64,20 +64,19 @@ def count_dense(ledger: Ledger, shape: Shape, rows: int) -> None:
 
 
 def book_gemm(ledger: Ledger, op: str, m: Ints, k: Ints | int, n: Ints | int, share: Floats | float,
-              tiles: tuple[int, int], array: Array, *, weight_reads: Floats | None = None, results: bool = False) -> None:
+              tiles: tuple[int, int], array: Array, *, weight_reads: Floats | None = None) -> None:
     """Bytes of a dense product (m, k, n) on the weight-stationary array, times `share` (cost_model section 1).
 
     `tiles` are the rows and columns of an output tile; `weight_reads` replaces the number of times the weights are
-    read; `results`: the result is written in full, whatever the share.
+    read.
     """
     reads = ceil(m, tiles[0]) if weight_reads is None else weight_reads
     columns, cycles = ceil(np.asarray(n), tiles[1]), ceil(m * k * n, array.macs_per_cycle)
-    read, weights, out = share * (m * k * columns * B), share * (k * n * reads * B), m * n * B * 1.0
+    read, weights, out = share * (m * k * columns * B), share * (k * n * reads * B), share * (m * n * B)
     ledger.move(op, "activation", read=read)
     ledger.touch(op, "activation", read=share * (cycles * array.rows * B), write=read)
     ledger.move(op, "weights", read=weights)
     ledger.touch(op, "weights", read=weights, write=weights)
-    out = out if results else share * out
     ledger.move(op, "output", write=out)
     ledger.touch(op, "output", read=out, write=share * (cycles * array.cols * B))
 

@@ -1,7 +1,7 @@
 """Accelerators as the cost models see them: array, tiles, buffers made of macros, logic, DRAM; from TOML.
 
-The targets that compile (`focus`, `systolic`) are described for the emulator as `isa.machine.Machine`; their accelerator is
-derived from it, so that no figure is written twice. `adaptiv` and `cmc` exist for comparison only and have a
+The targets that compile (`focus`, `systolic`) are described for the emulator as `isa.machine.Machine`; the accelerator
+is derived from it, so that no figure is written twice. `adaptiv` and `cmc` exist for comparison only and have a
 description of their own, with the key `model`.
 """
 

@@ -54,5 +54,5 @@ def _check(shape: Shape, trace: Trace, hardware: Accelerator) -> None:
                   shape.visual_tokens), ("slots of a row", found.slots * found.slices, slots))
         for what, value, expected in checks:
             if value != expected:
-                raise IsaError("cost.trace", f"site {name} has {value} {what}, the workload {shape.name} has {expected}",
-                               where="trace")
+                raise IsaError("cost.trace", f"site {name} has {value} {what}, the workload {shape.name} has "
+                               f"{expected}", where="trace")

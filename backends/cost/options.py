@@ -54,7 +54,7 @@ class Options:
         """Rows of a tile. Raises IsaError(`cost.tile`) if the buffers cannot stage it."""
         m = self.m or hardware.tiles.m
         if m > hardware.tiles.m and self.sram is None:
-            raise IsaError("cost.tile", f"tiles of m = {m} rows do not fit: buffers.activation of {hardware.name} holds "
-                           f"{hardware.tiles.m} rows of {hardware.tiles.k}, double-buffered",
+            raise IsaError("cost.tile", f"tiles of m = {m} rows do not fit: buffers.activation of {hardware.name} "
+                           f"holds {hardware.tiles.m} rows of {hardware.tiles.k}, double-buffered",
                            hint="lower m, enlarge the buffers, or give figures of larger ones (sram)")
         return m

@@ -11,13 +11,14 @@ from focusc.backends.cost.arithmetic import Floats
 
 __all__ = ["CAUSES", "OPS", "Cost", "Ledger"]
 
-OPS: Final = ("q_proj", "k_proj", "v_proj", "attention", "o_proj", "gate_proj", "up_proj", "down_proj", "norm", "select")
+OPS: Final = ("q_proj", "k_proj", "v_proj", "attention", "o_proj", "gate_proj", "up_proj", "down_proj", "norm",
+              "select")
 """Operations of a decoder layer; `norm` is the vector work between products, `select` the choice of tokens."""
 CAUSES: Final = ("scatter", "gather", "tail", "codec", "vector", "select", "dram")
 """Why the array stands still: scatter accumulators, gather of results, gather of the last tile, motion search, vector
 work, top-k, DRAM bandwidth."""
-ENGINES: Final = ("array", "exp", "mul", "add", "recip", "sqrt", "compare", "norm", "average", "scatter", "fold", "merge",
-                  "codec")
+ENGINES: Final = ("array", "exp", "mul", "add", "recip", "sqrt", "compare", "norm", "average", "scatter", "fold",
+                  "merge", "codec")
 
 
 class Ledger:
@@ -41,13 +42,12 @@ class Ledger:
     def _zeros(self) -> Floats:
         return np.zeros((self.layers, len(OPS)))
 
-    def run(self, op: str, compute: Any, macs: Any = 0, dense_macs: Any = 0) -> None:
-        """Array cycles and multiply-accumulates of an operation."""
+    def run(self, op: str, compute: Any, *, macs: Any = 0, engine: str = "array") -> None:
+        """Cycles that count as computing and multiply-accumulates of an operation; `engine` is what works in them."""
         i = OPS.index(op)
         self.compute[:, i] += compute
-        self.active["array"][:, i] += compute
+        self.active[engine][:, i] += compute
         self.macs[:, i] += macs
-        self.dense_macs[:, i] += dense_macs
 
     def stall(self, op: str, cause: str, cycles: Any) -> None:
         """Cycles in which the array waits; negative ones count as none."""
@@ -83,7 +83,7 @@ class Ledger:
 
 @dataclass(frozen=True, eq=False)
 class Cost:
-    """The cost of one prefill. Arrays are float64[layers, ops] with the operations of `OPS`; dicts sum to the totals."""
+    """The cost of one prefill. Arrays are float64[layers, ops], operations as `OPS`; dicts sum to the totals."""
 
     accelerator: str
     workload: str

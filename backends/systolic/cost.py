@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from focusc.backends.cost.accounting import Accounting, Quirk
-from focusc.backends.cost.arithmetic import array_cycles, causal, ceil
+from focusc.backends.cost.arithmetic import array_cycles, ceil
 from focusc.backends.cost.attention import book_online, book_squares, causal_share, plan_online, useful_share
 from focusc.backends.cost.decoder import book_gemm, count_dense, products, rows_with_text, vector_work
 from focusc.backends.cost.hardware import ELEMENT_BYTES, Accelerator
