@@ -1,20 +1,21 @@
 """What the cost models read: the shape of a workload and the counts of a trace, as small protocols.
 
-`backends.workload.Workload` has the shape; a trace (`backends.trace`) offers `SiteCounts` per site. The baselines have
-no trace but a few numbers: `TokenSparsity` (AdapTiV) and `CodecSparsity` (CMC).
+`backends.workload.Workload` has the shape, `backends.trace.Trace` the counts. The baselines have no trace but a few
+numbers: `TokenSparsity` (AdapTiV) and `CodecSparsity` (CMC).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeAlias
+from dataclasses import dataclass
+from typing import Any, Final, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from focusc.isa.errors import IsaError
 
-__all__ = ["SITES", "VECTOR", "CodecSparsity", "Ints", "SiteCounts", "TokenSparsity", "Trace", "TraceCounts", "Shape"]
+__all__ = ["SITES", "VECTOR", "CodecSparsity", "Ints", "SiteCounts", "TokenSparsity", "Trace", "TraceCounts", "Shape",
+           "site_counts"]
 
 Ints: TypeAlias = NDArray[np.int64]
 
@@ -49,72 +50,88 @@ class Shape(Protocol):
     def text_tokens(self) -> int: ...
 
 
-@dataclass(frozen=True)
-class SiteCounts:
-    """One site in all layers: visual tokens and their 32-wide vectors, counted.
+class TraceCounts(Protocol):
+    """A trace of 32-wide vectors (`backends.trace.Trace`): tables with one column for each of `SITES`.
 
-    A slice is all of a row, or one head of it where the site was recorded per head (`slices` = heads). A layer has
-    slices x length x slots vectors. A vector is *zero* (of a pruned token, or all zero by accident), else *similar* (it
-    is linked to an earlier one), else *unique*. `unique` counts, for each layer, the unique vectors of each m-tile of
-    retained tokens and each slot: int64[tiles, slices * slots]. None if only the totals are known.
+    A row of a site has heads x slots vectors. Those of a visual token are *zero* (the token is pruned, or all 32 values
+    are zero by accident), *similar* (linked to an earlier one) or *unique*.
     """
 
-    length: int
-    """Visual tokens before any pruning."""
-    slots: int
-    """Vectors of a token in one slice."""
-    retained: Ints
-    """Tokens of which some vector is not zero: int64[layers]."""
-    zero: Ints
-    """Zero vectors: int64[layers, slices]."""
-    similar: Ints
-    """Vectors linked to an earlier one: int64[layers, slices]."""
-    pruned: Ints
-    """Tokens whose vectors are all zero in the slice: int64[layers, slices]."""
-    unique: tuple[Ints, ...] | None = field(default=None)
-    rows_per_tile: int = 0
-    """Retained tokens of a full tile of `unique`; 0 if there are no such counts."""
-
-    def __post_init__(self) -> None:
-        layers = self.retained.shape[0]
-        slices = self.zero.shape[1] if self.zero.ndim == 2 else 0
-        for name in ("zero", "similar", "pruned"):
-            found = getattr(self, name)
-            if not slices or found.shape != (layers, slices):
-                raise IsaError("counts.shape", f"{name} is {list(found.shape)}, expected layers x slices = "
-                               f"{[layers, slices]}", where="site counts")
-        vectors = self.length * self.slots
-        if self.retained.size and (self.retained.min() < 0 or self.retained.max() > self.length):
-            raise IsaError("counts.range", f"retained is {self.retained.min()}..{self.retained.max()}, expected "
-                           f"0..{self.length}", where="site counts")
-        for name in ("zero", "similar", "pruned"):
-            found = getattr(self, name)
-            if found.size and found.min() < 0:
-                raise IsaError("counts.range", f"{name} has {found.min()}, expected counts", where="site counts")
-        if self.zero.size and (self.zero + self.similar).max() > vectors:
-            raise IsaError("counts.range", f"zero + similar reaches {(self.zero + self.similar).max()}, expected at "
-                           f"most {vectors} vectors a layer and slice", where="site counts")
-        if self.unique is not None and len(self.unique) != layers:
-            raise IsaError("counts.shape", f"unique has {len(self.unique)} layers, expected {layers}",
-                           where="site counts")
-
     @property
-    def slices(self) -> int:
-        """Slices of a row: 1, or the heads."""
-        return self.zero.shape[1]
-
-    @property
-    def vectors(self) -> Ints:
-        """Vectors that are neither zero nor similar: int64[layers, slices]."""
-        return self.length * self.slots - self.zero - self.similar
-
-
-class TraceCounts(Protocol):
-    """A trace, as the Focus model reads it."""
-
-    def site(self, name: str) -> SiteCounts:
-        """Counts of one of `SITES`."""
+    def tokens(self) -> int:
+        """Visual tokens before any pruning."""
         ...
+
+    @property
+    def m(self) -> int:
+        """Retained tokens of a full m-tile of `unique_of`."""
+        ...
+
+    @property
+    def heads(self) -> Ints: ...
+    @property
+    def slots(self) -> Ints: ...
+    @property
+    def retained(self) -> Ints:
+        """Tokens that are not pruned: int64[layers, 5]."""
+        ...
+
+    @property
+    def zero(self) -> Ints:
+        """Zero vectors: int64[layers, 5]."""
+        ...
+
+    @property
+    def similar(self) -> Ints:
+        """Vectors linked to an earlier one: int64[layers, 5]."""
+        ...
+
+    @property
+    def unique(self) -> Any:
+        """None if only sums are known."""
+        ...
+
+    def unique_of(self, layer: int, site: str) -> Any:
+        """Unique vectors [tiles, heads x slots] of a site."""
+        ...
+
+
+@dataclass(frozen=True)
+class SiteCounts:
+    """One site in all layers; int64[layers] each."""
+
+    length: int
+    slices: int
+    """Heads that were compared on their own; 1 for a whole row."""
+    slots: int
+    """Vectors of a row in one slice."""
+    retained: Ints
+    zero: Ints
+    similar: Ints
+    unique: tuple[Ints, ...] | None
+    """Layer -> unique vectors [tiles, slices x slots], or None."""
+    rows_per_tile: int
+
+    @property
+    def vectors(self) -> int:
+        """Vectors of a row."""
+        return self.slices * self.slots
+
+    @property
+    def active(self) -> Ints:
+        """Vectors that are neither zero nor similar."""
+        return self.length * self.vectors - self.zero - self.similar
+
+
+def site_counts(trace: TraceCounts, site: str) -> SiteCounts:
+    """A site's columns of a trace."""
+    i = SITES.index(site)
+    layers = trace.retained.shape[0]
+    unique = None
+    if trace.unique is not None:
+        unique = tuple(np.asarray(trace.unique_of(layer, site), np.int64) for layer in range(layers))
+    return SiteCounts(trace.tokens, int(trace.heads[i]), int(trace.slots[i]), trace.retained[:, i], trace.zero[:, i],
+                      trace.similar[:, i], unique, trace.m)
 
 
 @dataclass(frozen=True)

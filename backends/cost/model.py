@@ -6,7 +6,7 @@ from importlib import import_module
 
 from focusc.backends.cost.accounting import PUBLISHED, Accounting
 from focusc.backends.cost.hardware import Accelerator
-from focusc.backends.cost.interface import SITES, CodecSparsity, Shape, SiteCounts, TokenSparsity, Trace
+from focusc.backends.cost.interface import SITES, VECTOR, CodecSparsity, Shape, TokenSparsity, Trace, site_counts
 from focusc.backends.cost.options import Options
 from focusc.backends.cost.result import Cost, Ledger
 from focusc.backends.cost.settle import settle
@@ -44,14 +44,14 @@ def _check(shape: Shape, trace: Trace, hardware: Accelerator) -> None:
             expected = "no trace" if hardware.model == "systolic" else f"a {kinds[hardware.model].__name__}"
             raise IsaError("cost.trace", f"found a {type(trace).__name__}, expected {expected}", where=hardware.name)
         return
-    if trace is None or not callable(getattr(trace, "site", None)):
+    missing = [name for name in ("tokens", "retained", "zero", "similar") if not hasattr(trace, name)]
+    if missing:
         raise IsaError("cost.trace", f"found a {type(trace).__name__}, expected counts per site", where=hardware.name)
-    q, widths = shape.heads * shape.head_size, {"gate_proj": shape.width, "down_proj": shape.ffn}
+    q, widths = shape.heads * shape.head_size, {"q_proj": shape.width, "gate_proj": shape.width, "down_proj": shape.ffn}
     for name in SITES:
-        found: SiteCounts = trace.site(name)  # type: ignore[union-attr]
-        slots = -(-widths.get(name, shape.width if name == "q_proj" else q) // 32)
-        checks = (("layers", found.retained.shape[0], shape.layers), ("visual tokens", found.length,
-                  shape.visual_tokens), ("slots of a row", found.slots * found.slices, slots))
+        found = site_counts(trace, name)  # type: ignore[arg-type]
+        checks = (("layers", len(found.retained), shape.layers), ("visual tokens", found.length, shape.visual_tokens),
+                  ("vectors a row", found.vectors, -(-widths.get(name, q) // VECTOR)))
         for what, value, expected in checks:
             if value != expected:
                 raise IsaError("cost.trace", f"site {name} has {value} {what}, the workload {shape.name} has "

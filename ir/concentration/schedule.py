@@ -13,7 +13,7 @@ _ALPHAS = (0.4, 0.3, 0.2, 0.15, 0.1)
 PUBLISHED: dict[str, tuple[int, Schedule]] = {
     "llava-video": (28, tuple(zip((3, 6, 9, 18, 26), _ALPHAS, strict=True))),
     "llava-onevision": (28, tuple(zip((2, 5, 8, 16, 25), _ALPHAS, strict=True))),
-    "llava-onevision-mvbench": (28, tuple(zip((2, 5, 8, 16, 25), (0.4, 0.3, 0.25, 0.15, 0.1), strict=True))),
+    "llava-onevision-mvbench": (28, tuple(zip((2, 5, 8, 16, 25), (0.4, 0.3, 0.25, 0.2, 0.1), strict=True))),
     "minicpm-v": (28, tuple(zip((2, 5, 8, 16, 25), _ALPHAS, strict=True))),
     "qwen2.5-vl": (28, ((10, 0.3), (15, 0.2), (20, 0.1))),
 }
