@@ -3,7 +3,7 @@
 1. The imported module in the interpreter (f32) against onnxruntime.
 2. The dense program on the emulator (f16 storage) against onnxruntime, on held-out questions.
 3. The focus program on the emulator against the interpreter of the concentrated IR: answers, and, given the same input
-   activations, every link of SIC and every selection of SEC.
+   activations (what SIC compares, the keys that SEC scores), every link of SIC and every selection of SEC.
 4. Timing: one isolated array pass, pipelined against scalesim, array occupancy on the large GEMMs.
 5. Size of the program when the number of visual tokens doubles.
 """
@@ -29,7 +29,9 @@ from focusc.driver.execution import Runner
 from focusc.driver.passes import run_pipeline
 from focusc.ir import Executor, Module, Op
 from focusc.ir.concentration import similarity
+from focusc.isa import Program
 from focusc.isa.emulator import Emulator, SicEvent, TopkEvent
+from focusc.isa.insns import LdWgt, SecInit
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -76,6 +78,8 @@ class Watch:
     sites: list[dict[str, Any]]
     rows: dict[tuple[int, str], list[SicEvent]] = field(default_factory=dict)
     kept: list[TopkEvent] = field(default_factory=list)
+    keys: list[Array] = field(default_factory=list)
+    """The keys of each selection as they lay in memory, f16 values."""
 
     def __call__(self, event: SicEvent | TopkEvent) -> None:
         if isinstance(event, TopkEvent):
@@ -83,6 +87,20 @@ class Watch:
         else:
             site = self.sites[event.site]
             self.rows.setdefault((site["layer"], site["site"]), []).append(event)
+
+    def run(self, program: Program, module: Module, inputs: Mapping[str, Array]) -> None:
+        """Execute the program of `module`; the first weight load after a `sec.init` says where the keys lie."""
+        shapes = [op.operands[1].type.shape for op in _importances(module)]
+        session = Emulator(program, observe=self).session(inputs)
+        started = False
+        for _, opcode, fields in session.commands():
+            if opcode == SecInit.opcode:
+                started = True
+            elif started and opcode == LdWgt.opcode:
+                address, stride = fields[0], fields[3]
+                shape = shapes[len(self.keys)]
+                self.keys.append(session.state.mem.load(address, shape[-2], shape[-1], stride, "f16").copy())
+                started = False
 
     def parts(self, layer: int, site: str) -> Iterator[tuple[int, SicEvent]]:
         """The events of a site with the first slot of each: tiles of the same rows follow each other by columns."""
@@ -121,7 +139,7 @@ def focus_against_interpreter(compilation: Compilation, samples: Sequence[Sample
     decisions = {"links": 0, "links_same": 0, "links_tied": 0, "kept": 0, "kept_same": 0}
     for sample in samples[:decided]:
         watch = Watch(compilation.program.meta["sites"])
-        Emulator(compilation.program, observe=watch).run(sample.inputs)
+        watch.run(compilation.program, compilation.concentrated, sample.inputs)
         _compare_decisions(compilation.concentrated, sample.inputs, watch, decisions)
     return {
         "samples": len(samples),
@@ -135,11 +153,18 @@ def focus_against_interpreter(compilation: Compilation, samples: Sequence[Sample
     }
 
 
+def _importances(module: Module) -> list[Op]:
+    """The ops that rank tokens, in order."""
+    return [op for op in module.walk() if op.name == "sec.importance"]
+
+
 def _compare_decisions(module: Module, inputs: Mapping[str, Array], watch: Watch, found: dict[str, int]) -> None:
-    """Run the interpreter with the emulator's activations put in its way at every site; compare what both decide."""
+    """Run the interpreter with the emulator's activations put in its way at every site and wherever keys are scored;
+    compare what both decide."""
     positions: dict[int, Array] = {}
     selections = iter(watch.kept)
     gathers = {op.operands[0]: op for op in module.walk() if op.name == "sic.gather"}
+    scored = {op.operands[1]: keys for op, keys in zip(_importances(module), watch.keys, strict=True)}
 
     def observe(op: Op, results: tuple[Any, ...]) -> None:
         for value, array in zip(op.results, results, strict=True):
@@ -148,6 +173,8 @@ def _compare_decisions(module: Module, inputs: Mapping[str, Array], watch: Watch
                 a = gather.attrs
                 np.copyto(array, watch.values(a["layer"], a["site"], array.shape))
                 _compare_links(gather, array, positions, watch, found)
+            if value in scored:
+                np.copyto(array, scored[value].reshape(array.shape))
         if op.name == "sec.select":
             event = next(selections)
             chosen = np.asarray(results[1])

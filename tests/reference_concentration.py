@@ -50,8 +50,10 @@ def importance(
 ) -> list[float]:
     """Importance of each retained visual token. q [T, heads * hd], k [T, kv_heads * hd]; the last `query` rows ask.
 
-    The largest softmaxed attention weight over heads and query rows; each row sees the columns up to its own.
+    The largest softmaxed attention weight over heads and query rows; each row sees the columns up to its own. q and k
+    are rounded to float16, the result to 11 significant bits (TF32).
     """
+    q, k = q.astype(np.float16), k.astype(np.float16)
     rows, head_size = q.shape[0], q.shape[1] // heads
     best = [0.0] * visual_len
     for head in range(heads):
@@ -69,7 +71,13 @@ def importance(
                 column = visual_start + j
                 if column <= row:
                     best[j] = max(best[j], weights[column] / total)
-    return best
+    return [significant(x, 11) for x in best]
+
+
+def significant(x: float, bits: int) -> float:
+    """x rounded to `bits` significant bits, ties to even."""
+    mantissa, exponent = math.frexp(x)
+    return math.ldexp(round(math.ldexp(mantissa, bits)), exponent - bits)
 
 
 def budget(original: int, alpha: float, present: int) -> int:

@@ -187,7 +187,10 @@ def follow(link: Array, chase: str, frames: int) -> Array:
 
 
 def group_means(parts: Array, label: Array) -> Array:
-    """Every vector replaced by the mean of its group: float32 pairwise sum over the members over their number."""
+    """Every vector replaced by the mean of its group: float32 sum in order of the members' rows, over their number.
+
+    As with `dot`, the order is part of the definition.
+    """
     n, slots, vector = parts.shape
     total = n * slots
     group: Array = (label * slots + _count(slots)).reshape(-1)
@@ -195,21 +198,14 @@ def group_means(parts: Array, label: Array) -> Array:
     members = np.flatnonzero(size[group] > 1)
     if not len(members):
         return parts
-    # Sorted by group, then by row, in one unstable sort of unique keys; a key's remainder is the member.
-    member = np.sort(group[members] * total + members) % total
-    of: Array = group[member]
-    first = np.flatnonzero(np.concatenate([[True], of[1:] != of[:-1]]))
-    count = size[of[first]]
-    rank = _count(len(of)) - np.repeat(first, count)
-    sums: Array = parts.reshape(total, vector).take(member, axis=0)
-    while len(odd := np.flatnonzero(rank & 1)):
-        sums[odd - 1] += sums[odd]
-        even = np.flatnonzero((rank & 1) == 0)
-        sums, rank = sums[even], rank[even] >> 1
-    sums /= count.astype(np.float32)[:, None]
-    out = np.array(parts).reshape(total, vector)
-    out[member] = np.repeat(sums, count, axis=0)
-    return out.reshape(n, slots, vector)
+    number = np.cumsum(size > 1) - 1  # groups of more than one, counted
+    of: Array = number[group[members]]
+    flat = np.array(parts).reshape(total, vector)
+    sums: Array = np.zeros((int(number[-1]) + 1) * vector, dtype=np.float32)
+    np.add.at(sums, (of[:, None] * vector + _count(vector)).reshape(-1), flat[members].reshape(-1))
+    means = sums.reshape(-1, vector) / size[size > 1].astype(np.float32)[:, None]
+    flat[members] = means[of]
+    return flat.reshape(n, slots, vector)
 
 
 def first_members(label: Array) -> Array:

@@ -23,6 +23,13 @@ def largest(values: Array, k: int) -> Array:
     return np.sort(np.argsort(-values, kind="stable")[:k])
 
 
+def rounded(x: Array) -> Array:
+    """f32 values rounded to 11 significant bits, ties to even (TF32: the precision of f16, the range of f32)."""
+    bits: Array = np.asarray(x, np.float32).view(np.uint32)
+    up = (bits >> np.uint32(13)) & np.uint32(1)
+    return ((bits + np.uint32(0xFFF) + up) & np.uint32(0xFFFFE000)).view(np.float32)
+
+
 def _span(visual_start: int, visual_len: int, rows: int) -> None:
     if visual_start + visual_len > rows:
         raise InferError(f"visual rows [{visual_start}, {visual_start + visual_len}) leave the sequence of {rows} rows")
@@ -35,6 +42,11 @@ class Importance(Op):
     The largest weight of the causal softmax attention over all heads and over the last `query` rows of q [.., T,
     heads * hd] against k [.., T, kv_heads * hd]. Controls: "inverse" negates it, "random" draws from (seed, layer),
     "uniform" makes the `keep` largest evenly spaced.
+
+    The arithmetic is part of the definition, since what is kept hangs on it. q and k are rounded to f16, which is what
+    the array multiplies. A weight is exp(s - max s) * (1 / sum), in f32, sums in any order. The result is rounded to
+    TF32 (11 significant bits, ties to even): with f16 operands a smaller difference has no meaning, so it is a tie,
+    and ties go to the lower index.
     """
 
     __slots__ = ()
@@ -97,15 +109,16 @@ class Importance(Op):
             return chosen
         rows = q.shape[-2]
         size = q.shape[-1] // heads
-        asking = np.asarray(q).reshape(rows, kv_heads, heads // kv_heads, size)[rows - query :]
-        keys = np.asarray(k).reshape(rows, kv_heads, size)
+        queries, stored = (np.asarray(x).astype(np.float16).astype(np.float32) for x in (q, k))
+        asking = queries.reshape(rows, kv_heads, heads // kv_heads, size)[rows - query :]
+        keys = stored.reshape(rows, kv_heads, size)
         scores = asking.transpose(1, 2, 0, 3).reshape(kv_heads, -1, size) @ keys.transpose(1, 2, 0)
-        scores = scores.reshape(heads, query, rows).astype(np.float32) * np.float32(scale)
+        scores = scores.reshape(heads, query, rows) * np.float32(scale)
         scores[:, np.arange(rows)[None, :] > np.arange(rows - query, rows)[:, None]] = -np.inf
         scores -= scores.max(axis=-1, keepdims=True)
         np.exp(scores, out=scores)
-        scores /= scores.sum(axis=-1, keepdims=True)
-        best = scores[:, :, visual_start : visual_start + visual_len].max(axis=(0, 1))
+        scores *= np.float32(1) / scores.sum(axis=-1, keepdims=True)
+        best = rounded(scores[:, :, visual_start : visual_start + visual_len].max(axis=(0, 1)))
         return -best if importance == "inverse" else best
 
     @staticmethod

@@ -11,7 +11,7 @@ from focusc.ir.concentration.similarity import Window
 from focusc.ir.core import Op
 from focusc.ir.declare import attr, defop, operand
 from focusc.ir.diagnostics import fail
-from focusc.ir.ops.sec import largest
+from focusc.ir.ops.sec import largest, rounded
 from focusc.ir.ops.tile import need
 from focusc.ir.tiles import Array, ConcentratedBuffer, RowBuffer
 from focusc.ir.types import BufferType, IndexType, TensorType, TileType, Type
@@ -106,7 +106,8 @@ class SecInit(Op):
 
 @defop("tile.sec_fold")
 class SecFold(Op):
-    """The importance vector with max over the rows of `a` folded into entries [col0, col0 + columns)."""
+    """The importance vector with max over the rows of `a`, rounded to TF32 (11 significant bits), folded into entries
+    [col0, col0 + columns)."""
 
     importance = operand()
     a = operand()
@@ -122,7 +123,7 @@ class SecFold(Op):
     @staticmethod
     def evaluate(importance: Array, a: Array, col0: int) -> Array:
         out = importance.copy()
-        out[col0 : col0 + a.shape[1]] = np.maximum(out[col0 : col0 + a.shape[1]], a.max(0))
+        out[col0 : col0 + a.shape[1]] = np.maximum(out[col0 : col0 + a.shape[1]], rounded(a.max(0)))
         return out
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from focusc.isa.errors import Fault
 from focusc.isa.fields import Addr, R, ext, sext, tile, uimm
@@ -27,8 +28,8 @@ class Sic(Insn, opcode=0x70, engine="sic", mnemonic="sic"):
     Rows row0 .. of the current sequence; those in [visual_start, visual_start + count) of `cfg.pos` take part, others
     are unique. A row links to the earlier neighbour (window of `cfg.sic` on the grid of `cfg.layout`, inside this tile)
     of greatest cosine, ties to the first in (df, dh, dw) order, if that is strictly above the threshold; groups are
-    numbered in order of their root rows and hold the mean (float32 sum, rounded to f16). Block format: see `ld.conc`;
-    what a block holds beyond the count, `rows` map entries and U vectors is undefined.
+    numbered in order of their root rows and hold the mean (float32 sum in order of rows, rounded to f16). Block format:
+    see `ld.conc`; what a block holds beyond the count, `rows` map entries and U vectors is undefined.
     """
 
     a: int = tile("source", access="r")
@@ -40,6 +41,13 @@ class Sic(Insn, opcode=0x70, engine="sic", mnemonic="sic"):
     @staticmethod
     def execute(s: State, a: int, addr: int, cap: int, row0: int, site: int) -> None:
         s.merge(a, addr, cap, row0, site)
+
+
+def _tf32(x: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`x` rounded to 11 significant bits, ties to even."""
+    bits = x.view(np.uint32)
+    odd = (bits >> np.uint32(13)) & np.uint32(1)
+    return ((bits + np.uint32(0xFFF) + odd) & np.uint32(0xFFFFE000)).view(np.float32)
 
 
 class SecInit(Insn, opcode=0x78, engine="sec", mnemonic="sec.init"):
@@ -55,7 +63,11 @@ class SecInit(Insn, opcode=0x78, engine="sec", mnemonic="sec.init"):
 
 
 class SecFold(Insn, opcode=0x79, engine="sec", mnemonic="sec.fold"):
-    """importance[col0 + j] = max(importance[col0 + j], max over i of a[i, j]); columns outside [0, n) are ignored."""
+    """importance[col0 + j] = max(importance[col0 + j], max over i of a[i, j]); columns outside [0, n) are ignored.
+
+    Entries are TF32 numbers: 11 significant bits (ties to even), the range of f32. Weights that differ by less than
+    f16 operands resolve are ties, which `sec.topk` gives to the lower index, however a row's products were summed.
+    """
 
     a: int = tile("softmaxed attention weights of query rows", access="r")
     col0: int | R = sext("visual column of the tile's first column; may be negative")
@@ -68,7 +80,7 @@ class SecFold(Insn, opcode=0x79, engine="sec", mnemonic="sec.fold"):
         low, high = max(col0, 0), min(col0 + x.shape[1], len(s.importance))
         if low < high:
             part = s.importance[low:high]
-            np.maximum(part, x[:, low - col0:high - col0].max(axis=0), out=part)
+            np.maximum(part, _tf32(x[:, low - col0:high - col0].max(axis=0)), out=part)
 
 
 class SecTopk(Insn, opcode=0x7A, engine="sec", mnemonic="sec.topk"):

@@ -187,6 +187,15 @@ def test_topk_is_the_transcription(data: st.DataObject) -> None:
     assert seen[0].importance.tolist() == importance
 
 
+def test_importance_has_eleven_significant_bits_and_near_ties_go_to_the_lower_index() -> None:
+    """Ties to even at the half of the last place; 0.3 is rounded up, and the first of two near 0.7 is kept."""
+    block = np.array([[1 + 2**-11, 1 + 3 * 2**-11, 0.3, 0.7, 0.7 + 1e-5, 2.0**-100]], np.float32)
+    seen: list[Any] = []
+    result = run(topk_program(6, 3, 0, 0, [(block, 0)], True), {"pos": np.arange(6), "a0": block}, seen.append).outputs
+    assert seen[0].importance.tolist() == [reference.significant(float(x), 11) for x in block[0]]
+    assert seen[0].importance[:2].tolist() == [1.0, 1 + 2**-9] and result["kept"].tolist() == [0, 1, 3]
+
+
 @pytest.mark.parametrize(("positions", "message"), [
     ([3, 2], "run.positions"), ([-1, 2], "run.positions"), ([0, 1 << 27], "run.positions")])
 def test_position_lists_are_not_trusted(positions: list[int], message: str) -> None:
