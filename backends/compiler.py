@@ -32,13 +32,15 @@ def compile_module(
     options: Mapping[str, Any] | None = None,
     run_passes: RunPasses | None = None,
     meta: dict[str, Any] | None = None,
+    weights: bool = True,
 ) -> Program:
     """Compile an nn-level (or already tiled) module for `machine`.
 
     `target` is the name or path that `machine` was loaded from (default: its name); `options` are those of the pass
     `tile` (m, n). `run_passes(module, pipeline text)` runs the passes, so that a driver can record or check them.
+    `weights=False` leaves the constants' values out of the program, which can then be timed but not executed.
     Raises CompileError.
     """
     run = run_passes or (lambda m, text: PassManager(text).run(m))
     lowered = run(module, pipeline(target or machine.name, options or {}))
-    return generate(lowered, machine, meta)
+    return generate(lowered, machine, meta, weights=weights)

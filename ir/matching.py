@@ -44,7 +44,7 @@ def depends_on_constants(value: Value, limit: int = LIMIT, memo: dict[Value, boo
             stack.pop()
             continue
         op = current.op
-        if op is None or not foldable(op, limit):
+        if op is None or not foldable(op, limit) or absent(op):
             known[current] = False
             stack.pop()
             continue
@@ -66,6 +66,11 @@ def foldable(op: Op, limit: int = LIMIT) -> bool:
         return False
     type_ = op.result.type
     return isinstance(type_, TensorType) and (op.name in VIEWS or type_.nbytes <= limit)
+
+
+def absent(op: Op) -> bool:
+    """True for a constant without values."""
+    return op.name == "tensor.constant" and op.attrs["value"].absent
 
 
 def known_array(value: Value, limit: int = LIMIT, memo: dict[Value, bool] | None = None) -> np.ndarray | None:
@@ -110,13 +115,13 @@ def producer(value: Value | None, *names: str) -> Op | None:
 def constant_of(value: Value | None) -> np.ndarray | None:
     """The values of a `tensor.constant`, else None."""
     op = producer(value, "tensor.constant")
-    return None if op is None else op.attrs["value"].array
+    return None if op is None or absent(op) else op.attrs["value"].array
 
 
 def scalar_of(value: Value | None) -> float | None:
     """The number of a constant of one element, else None."""
     op = producer(value, "tensor.constant")
-    if op is None or op.attrs["value"].size != 1:
+    if op is None or op.attrs["value"].size != 1 or absent(op):
         return None
     return float(op.attrs["value"].array.reshape(-1)[0])
 

@@ -1,4 +1,7 @@
-"""Weights and other constant arrays: named, lazily loaded, hashed on demand and never copied."""
+"""Weights and other constant arrays: named, lazily loaded, hashed on demand and never copied.
+
+A resource may also be absent: a weight of known shape and type without values, for programs that are only timed.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from focusc.ir.diagnostics import fail
 from focusc.ir.types import DTYPES, TensorType, dtype_name
 
 
@@ -17,7 +21,7 @@ class Resource:
     `loader` delivers the array on first use (for example a view into a memory-mapped file).
     """
 
-    __slots__ = ("_array", "_digest", "_loader", "dtype", "name", "shape")
+    __slots__ = ("_array", "_digest", "_loader", "absent", "dtype", "name", "shape")
 
     def __init__(
         self,
@@ -34,12 +38,31 @@ class Resource:
         self._array = array
         self._loader = loader
         self._digest = ""
+        self.absent = False
         self.shape: tuple[int, ...] = tuple(array.shape) if array is not None else tuple(shape)
         self.dtype: str = dtype_name(array.dtype) if array is not None else dtype
 
+    @classmethod
+    def without_values(cls, name: str, shape: tuple[int, ...], dtype: str = "f32") -> Resource:
+        """An absent resource. Its name stands for its contents: equal exactly to absent ones of the same name and type.
+
+        Reading `array` raises CompileError `resource.absent`.
+        """
+
+        def load() -> np.ndarray:
+            raise fail(
+                "resource.absent",
+                f"constant {name!r} has a shape and no values",
+                hint="a module without weights can be compiled with --no-weights and simulated, not executed",
+            )
+
+        found = cls(name, shape=shape, dtype=dtype, loader=load)
+        found.absent = True
+        return found
+
     @property
     def array(self) -> np.ndarray:
-        """The values, read-only."""
+        """The values, read-only. CompileError if they are absent."""
         if self._array is None:
             assert self._loader is not None
             self._array = self._loader()
@@ -64,10 +87,13 @@ class Resource:
 
     @property
     def digest(self) -> str:
-        """blake2b of dtype, shape and bytes: equal exactly for equal contents."""
+        """blake2b of dtype, shape and bytes (or of the name, if they are absent): equal exactly for equal contents."""
         if not self._digest:
             h = hashlib.blake2b(f"{self.dtype}{list(self.shape)}".encode(), digest_size=16)
-            h.update(np.ascontiguousarray(self.array).reshape(-1).view(np.uint8).data)
+            if self.absent:
+                h.update(f"absent {self.name}".encode())
+            else:
+                h.update(np.ascontiguousarray(self.array).reshape(-1).view(np.uint8).data)
             self._digest = h.hexdigest()
         return self._digest
 

@@ -2,8 +2,8 @@
 
 Directives: `.fasm 1`, `.target "name"`, `.arena BYTES`, `.hardware {json}`, `.plan {json}`, `.meta {json}`,
 `.symbol name, kind, type, [shape], address`, `.const "hex"` (appended), `.zero COUNT` (appended), `.const_file "name",
-BYTES, "digest"`, `.debug "ir", "node", "path", "op"` (appended), `.loc N` (debug entry of the instructions that
-follow, -1 for none). Comments start with `;` or `#`.
+BYTES, "digest"`, `.const_absent BYTES` (constants without values), `.debug "ir", "node", "path", "op"` (appended),
+`.loc N` (debug entry of the instructions that follow, -1 for none). Comments start with `;` or `#`.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class _Assembler:
             single = self.single
             program = Program(self.insns, const, self.symbols, single.get(".arena", 0), single.get(".target", ""),
                               single.get(".hardware", {}), single.get(".plan", {}), self.debug, self.locs,
-                              single.get(".meta", {}))
+                              single.get(".meta", {}), const_bytes=single.get(".const_absent"))
             predecode(program)  # loops are matched, the one halt is at the end
         except IsaError as error:
             pc = error.where.removeprefix("pc ")
@@ -120,7 +120,7 @@ class _Assembler:
 
     def directive(self, name: str, node: Node) -> None:
         args = node.children[1:]
-        if name in (".arena", ".fasm", ".target", ".hardware", ".plan", ".meta"):
+        if name in (".arena", ".const_absent", ".fasm", ".target", ".hardware", ".plan", ".meta"):
             if name in self.single:
                 self.fail("asm.twice", f"{name} is given twice", node)
             if len(args) != 1:
@@ -150,8 +150,8 @@ class _Assembler:
             self.debug.append(DebugEntry(*(self.string(arg, node) for arg in args)))
         elif name != ".loc":
             self.fail("asm.directive", f"there is no directive {name}", node,
-                      "directives: .fasm .target .arena .hardware .plan .meta .symbol .const .zero .const_file .debug "
-                      ".loc")
+                      "directives: .fasm .target .arena .hardware .plan .meta .symbol .const .zero .const_file "
+                      ".const_absent .debug .loc")
 
     def room(self, size: int, at: Any) -> None:
         if len(self.const) + size > _MAX_CONST:
@@ -161,12 +161,12 @@ class _Assembler:
     def one(self, name: str, arg: Any) -> Any:
         if name == ".target":
             return self.string(arg, arg)
-        if name in (".arena", ".fasm"):
+        if name in (".arena", ".const_absent", ".fasm"):
             value = self.integer(arg, arg)
             if name == ".fasm" and value != 1:
                 self.fail("asm.version", f"assembly version {value}, this tool reads 1", arg)
             if not 0 <= value <= 1 << 48:
-                self.fail("asm.arena", f"an arena of {value} bytes", arg)
+                self.fail("asm.arena", f"{'an arena' if name == '.arena' else 'constants'} of {value} bytes", arg)
             return value
         if not isinstance(arg, Token) or arg.type != "JSON":
             self.fail("asm.directive", f"{name} takes a JSON object on one line", arg)

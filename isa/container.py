@@ -2,8 +2,10 @@
 
 Layout (little-endian). Header, 128 bytes: magic[8], version u32, sections u32, file bytes u64, checksum[16] of header
 and table (taken with these bytes zero), hardware digest[16], zero[8], target name[64] UTF-8. Table, 64 bytes an entry:
-name[16] ASCII, flags u32 (1 required, 2 external), zero u32, offset u64, size u64, checksum[16], zero[8]. Sections
-start at multiples of 64. Checksums are blake2b-128. Unknown sections are skipped unless they are required.
+name[16] ASCII, flags u32 (1 required, 2 external, 4 absent), zero u32, offset u64, size u64, checksum[16], zero[8].
+Sections start at multiples of 64. Checksums are blake2b-128. Unknown sections are skipped unless they are required. The
+constants are flagged external where they lie in a file of their own, and absent (4) where only their size is known:
+then the section is the JSON object {"bytes": n}.
 
 A container is untrusted: every bound and checksum is verified before use, JSON is validated field by field, constants
 are memory-mapped, and nothing in the file is executed.
@@ -27,7 +29,7 @@ from focusc.isa.errors import FormatError, IsaError
 from focusc.isa.files import atomic_open
 from focusc.isa.predecode import predecode
 from focusc.isa.program import Program, align, hardware_digest
-from focusc.isa.sections import SECTIONS, pack_json, read_debug, read_external, read_object, read_symbols
+from focusc.isa.sections import SECTIONS, pack_json, read_absent, read_debug, read_external, read_object, read_symbols
 
 __all__ = ["MAGIC", "VERSION", "Section", "load", "read_sections", "save"]
 
@@ -35,7 +37,7 @@ MAGIC = b"\x89FBIN\r\n\x1a"
 VERSION = 1
 _HEADER = struct.Struct("<8sIIQ16s16s8x64s")
 _ENTRY = struct.Struct("<16sIIQQ16s8x")
-_REQUIRED, _EXTERNAL = 1, 2
+_REQUIRED, _EXTERNAL, _ABSENT = 1, 2, 4
 _MAX_SECTIONS = 256
 
 
@@ -56,6 +58,10 @@ class Section:
     @property
     def external(self) -> bool:
         return bool(self.flags & _EXTERNAL)
+
+    @property
+    def absent(self) -> bool:
+        return bool(self.flags & _ABSENT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +103,10 @@ def save(program: Program, path: str | os.PathLike[str], *, external: str | None
     const = np.ascontiguousarray(program.const, np.uint8)
     content: bytes | NDArray[np.uint8] = const
     flags = _REQUIRED
-    if external is not None:
+    if not program.has_constants:
+        content = pack_json({"bytes": program.const_bytes})
+        flags |= _ABSENT
+    elif external is not None:
         if Path(external).name != external or external in ("", ".", "..") or external == target.name:
             raise IsaError("container.external", f"external constants {external!r}: expected a plain file name, "
                            "not that of the container")
@@ -194,7 +203,8 @@ def read_sections(path: str | os.PathLike[str]) -> tuple[Header, list[Section], 
         except UnicodeDecodeError:
             raise FormatError("container.section", f"name of section {number} is not ASCII", file=name,
                               offset=at) from None
-        if offset % 64 or offset < end or offset + length > size or zero or flags & ~(_REQUIRED | _EXTERNAL):
+        if offset % 64 or offset < end or offset + length > size or zero or flags & ~(
+                _REQUIRED | _EXTERNAL | _ABSENT) or flags & _EXTERNAL and flags & _ABSENT:
             raise FormatError("container.section", f"entry says bytes {offset:#x}..{offset + length:#x}, flags "
                               f"{flags:#x}; sections are 64-byte aligned inside {end:#x}..{size:#x}", section=label,
                               offset=at, file=name)
@@ -253,11 +263,15 @@ def load(path: str | os.PathLike[str], *, verify: bool = True) -> Program:
                 raise FormatError("container.debug", f"{len(raw)} bytes for {len(words)} instructions",
                                   section="debugindex", offset=by_name["debugindex"].offset)
             index = np.frombuffer(raw, "<i4")
-        if by_name["const"].external if "const" in by_name else False:
+        const_bytes: int | None = None
+        if "const" in by_name and by_name["const"].absent:
+            const, const_bytes = np.zeros(0, np.uint8), read_absent(part("const"))
+        elif "const" in by_name and by_name["const"].external:
             const = _external(Path(path), part("const"), verify)
         else:
             const = np.frombuffer(part("const", verify), np.uint8)
-        program = Program(words, const, symbols, arena, header.target, hardware, plan, debug, index, meta)
+        program = Program(words, const, symbols, arena, header.target, hardware, plan, debug, index, meta,
+                          const_bytes=const_bytes)
         predecode(program)  # refuses illegal words and badly nested loops
     except FormatError as error:
         raise error if error.where.startswith(file) else FormatError(

@@ -89,6 +89,8 @@ def disassemble(program: Program, *, const_file: str | None = None) -> str:
 
 
 def _constants(program: Program, const_file: str | None) -> list[str]:
+    if not program.has_constants:
+        return [f".const_absent {program.const_bytes}"]
     data = np.ascontiguousarray(program.const, np.uint8)
     if const_file is not None:
         digest = hashlib.blake2b(data.data, digest_size=16).hexdigest()

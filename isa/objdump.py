@@ -35,7 +35,7 @@ def headers(path: str | os.PathLike[str], program: Program | None = None) -> str
         ("hardware", f"{program.hardware.get('name', '(unnamed)')}, digest {header.digest}"),
         ("text", f"{len(program.text)} instructions, {32 * len(program.text)} bytes"),
         ("engines", ", ".join(f"{name} {kinds[name]}" for name in sorted(kinds))),
-        ("constants", f"{len(program.const)} bytes at 0x0"),
+        ("constants", f"{program.const_bytes} bytes at 0x0{'' if program.has_constants else ', values absent'}"),
         ("arena", f"{program.arena_bytes} bytes at {program.arena_base:#x}"),
         ("sites", f"{len(program.meta.get('sites', []))} concentration sites"),
         ("debug", f"{len(program.debug)} source nodes"),
@@ -48,7 +48,8 @@ def sections(path: str | os.PathLike[str]) -> str:
     _, parts, _ = read_sections(path)
     rows = [("name", "offset", "bytes", "flags", "blake2b-128")]
     for part in parts:
-        flags = " ".join(word for word, on in (("required", part.required), ("external", part.external)) if on)
+        flags = " ".join(word for word, on in (("required", part.required), ("external", part.external),
+                                              ("absent", part.absent)) if on)
         rows.append((part.name, f"{part.offset:#x}", str(part.size), flags or "-", part.checksum.hex()))
     return _table(rows, (1, 2))
 

@@ -93,12 +93,14 @@ class DebugEntry:
 class Program:
     """An accelerator program. `text` is words [n, 4] uint64 (a list of Insn is encoded on construction).
 
-    DRAM: constants at [0, len(const)), read-only; the arena of `arena_bytes` from `arena_base` on. `debug_index` gives,
-    for every instruction, its entry in `debug`, or -1.
+    DRAM: constants at [0, const_bytes), read-only; the arena of `arena_bytes` from `arena_base` on. A program without
+    weights has `const_bytes` > 0 and an empty `const`: it can be timed, not executed. `debug_index` gives, for every
+    instruction, its entry in `debug`, or -1.
     """
 
     text: NDArray[np.uint64]
     const: NDArray[np.uint8] = field(default_factory=lambda: np.zeros(0, np.uint8))
+    const_bytes: int = 0
     symbols: list[Symbol] = field(default_factory=list)
     arena_bytes: int = 0
     target: str = ""
@@ -113,7 +115,7 @@ class Program:
                  symbols: Sequence[Symbol] = (), arena_bytes: int = 0, target: str = "",
                  hardware: dict[str, Any] | None = None, plan: dict[str, Any] | None = None,
                  debug: Sequence[DebugEntry] = (), debug_index: Sequence[int] | NDArray[np.int32] | None = None,
-                 meta: dict[str, Any] | None = None) -> None:
+                 meta: dict[str, Any] | None = None, *, const_bytes: int | None = None) -> None:
         self._insns = None
         if isinstance(text, np.ndarray):
             self.text = text
@@ -124,6 +126,7 @@ class Program:
             self.const = const
         else:
             self.const = np.frombuffer(const or b"", np.uint8)
+        self.const_bytes = len(self.const) if const_bytes is None else int(const_bytes)
         self.symbols = list(symbols)
         self.arena_bytes = int(arena_bytes)
         self.target = target
@@ -145,6 +148,9 @@ class Program:
         if len(self.debug_index) and (int(self.debug_index.min()) < -1
                                       or int(self.debug_index.max()) >= len(self.debug)):
             raise IsaError("program.debug", f"debug index refers outside the {len(self.debug)} debug entries")
+        if self.const_bytes != len(self.const) and (len(self.const) or self.const_bytes < 0):
+            raise IsaError("program.const", f"const_bytes is {self.const_bytes}, there are {len(self.const)} bytes of "
+                           "constants")
         if self.arena_bytes < 0:
             raise IsaError("program.arena", f"arena_bytes is {self.arena_bytes}")
         seen: set[str] = set()
@@ -152,7 +158,7 @@ class Program:
             if symbol.name in seen:
                 raise IsaError("program.symbol", f"symbol {symbol.name} is defined twice")
             seen.add(symbol.name)
-            low, high = (0, len(self.const)) if symbol.kind == "const" else (self.arena_base, self.dram_bytes)
+            low, high = (0, self.const_bytes) if symbol.kind == "const" else (self.arena_base, self.dram_bytes)
             if symbol.address < low or symbol.address + symbol.bytes > high:
                 raise IsaError("program.symbol", f"symbol {symbol.name} ({symbol.bytes} bytes at {symbol.address:#x}) "
                                f"lies outside {'the constants' if symbol.kind == 'const' else 'the arena'} "
@@ -168,7 +174,12 @@ class Program:
     @property
     def arena_base(self) -> int:
         """DRAM address of the arena: the constants' end, 64-byte aligned."""
-        return align(len(self.const))
+        return align(self.const_bytes)
+
+    @property
+    def has_constants(self) -> bool:
+        """Whether the constants' values are there; a program without them can be timed, not executed."""
+        return len(self.const) == self.const_bytes
 
     @property
     def dram_bytes(self) -> int:
@@ -214,6 +225,7 @@ class Program:
 
     def __eq__(self, other: object) -> bool:
         return (isinstance(other, Program) and np.array_equal(self.text, other.text)
+                and self.const_bytes == other.const_bytes
                 and np.array_equal(self.const, other.const) and self.symbols == other.symbols
                 and self.arena_bytes == other.arena_bytes and self.target == other.target
                 and self.hardware == other.hardware and self.plan == other.plan and self.debug == other.debug

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 from focusc.isa.errors import FormatError, IsaError
 from focusc.isa.program import DebugEntry, Symbol
 
-__all__ = ["SECTIONS", "pack_json", "read_debug", "read_external", "read_object", "read_symbols"]
+__all__ = ["SECTIONS", "pack_json", "read_absent", "read_debug", "read_external", "read_object", "read_symbols"]
 
 SECTIONS = ("text", "symbols", "hardware", "plan", "debug", "debugindex", "meta", "const")
 """Sections that this version knows."""
@@ -91,6 +91,14 @@ def read_debug(data: memoryview) -> list[DebugEntry]:
             _fail("debug", f"entry {number} is not four texts")
         out.append(DebugEntry(*row))
     return out
+
+
+def read_absent(data: memoryview) -> int:
+    """Bytes of constants whose values are not in the container."""
+    value = read_object(data, "const")
+    if set(value) != {"bytes"}:
+        _fail("const", "expected the key bytes")
+    return _integer(value["bytes"], "const", "bytes")
 
 
 def read_external(data: memoryview) -> tuple[str, int, str]:

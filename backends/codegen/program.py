@@ -22,12 +22,15 @@ DECLARATIONS = ("tile.bind", "tile.buffer", "tile.view", "tile.read", "tensor.co
 FORMATS = {"f16": np.dtype("<f2"), "i32": np.dtype("<i4")}
 
 
-def generate(module: Module, machine: Machine, meta: dict[str, Any] | None = None) -> Program:
+def generate(
+    module: Module, machine: Machine, meta: dict[str, Any] | None = None, *, weights: bool = True
+) -> Program:
     """The program of a module that went through `tile` and `plan-memory`.
 
-    Raises CompileError if a kernel's tiles do not fit the output buffer, or a value does not fit its storage type.
+    Without `weights` the constants' values are left out: the program can be timed, not executed. Raises CompileError if
+    a kernel's tiles do not fit the output buffer, a value does not fit its storage type, or a weight has no values.
     """
-    return _Generator(module, machine).run(meta or {})
+    return _Generator(module, machine).run(meta or {}, weights)
 
 
 class _Generator:
@@ -46,8 +49,9 @@ class _Generator:
         self.state: dict[str, Insn] = {}
         self.obuf_peak = self.obuf_bound = self.obuf_next = 0
 
-    def run(self, meta: dict[str, Any]) -> Program:
-        const = self._constants()
+    def run(self, meta: dict[str, Any], weights: bool) -> Program:
+        self._place_buffers()
+        const = self._constants() if weights else np.zeros(0, np.uint8)
         for kernel in self._kernels():
             self._kernel(kernel)
         self._emit(isa.Halt(), Loc())
@@ -71,6 +75,7 @@ class _Generator:
                 "nodes": self.nodes,
                 "layout": _plain(self.module.attrs.get("layout", {})),
             },
+            const_bytes=plan["constant_bytes"],
         )
 
     def _emit(self, insn: Insn, loc: Loc) -> None:
@@ -91,8 +96,7 @@ class _Generator:
         return found
 
     # -- data ----------------------------------------------------------------------------------------------------
-    def _constants(self) -> NDArray[np.uint8]:
-        const = np.zeros(self.module.attrs["plan"]["constant_bytes"], np.uint8)
+    def _place_buffers(self) -> None:
         for op in self.module.body.ops:
             if op.name in ("tile.bind", "tile.buffer"):
                 self.buffers[op.results[0]] = Buffer(op, op.attrs["address"], op.attrs["shape"][1], op.attrs["dtype"])
@@ -101,6 +105,10 @@ class _Generator:
                 base = self.buffers[op.operands[0]]
                 start = base.address + op.attrs["offset"] * base.item
                 self.buffers[op.results[0]] = Buffer(op, start, op.attrs["shape"][1], base.dtype)
+
+    def _constants(self) -> NDArray[np.uint8]:
+        const = np.zeros(self.module.attrs["plan"]["constant_bytes"], np.uint8)
+        for op in self.module.body.ops:
             if op.name == "tile.bind" and op.operands[0] is not None and op.operands[0].op is not None:
                 data = self._stored(op)
                 at = op.attrs["address"]
@@ -111,6 +119,13 @@ class _Generator:
         """A constant's bytes in its storage type; values that f16 cannot hold are refused."""
         assert op.operands[0] is not None and op.operands[0].op is not None
         resource = op.operands[0].op.attrs["value"]
+        if resource.absent:
+            raise fail(
+                "codegen.weights",
+                f"constant {resource.name!r} has a shape and no values",
+                op.loc,
+                hint="compile with --no-weights: the program can then be simulated, not executed",
+            )
         array = np.ascontiguousarray(resource.array)
         with np.errstate(over="ignore"):
             stored = array.astype(FORMATS[op.attrs["dtype"]])

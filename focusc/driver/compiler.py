@@ -45,7 +45,8 @@ class Compilation:
             "hardware_digest": program.hardware_digest,
             "concentrate": self.method,
             "instructions": len(program.text),
-            "const_bytes": len(program.const),
+            "const_bytes": program.const_bytes,
+            "constants": program.has_constants,
             "arena_bytes": program.arena_bytes,
             "plan": program.plan,
             "seconds": self.seconds,
@@ -76,18 +77,20 @@ def compile_model(
     *,
     dump_ir: str | os.PathLike[str] | None = None,
     verify_each: bool = False,
+    weights: bool = True,
     progress: Progress = silent,
 ) -> Compilation:
     """Compile with every option.
 
-    `dump_ir` receives a snapshot after each pass; `verify_each` executes the module before and after each pass.
+    `dump_ir` receives a snapshot after each pass; `verify_each` executes the module before and after each pass; without
+    `weights` the program gets the size of its constants and no values, so that it can be timed but not executed.
     """
     from focusc.backends import compile_module, load_hardware
     from focusc.backends.compiler import pipeline as backend_pipeline
 
     started = time.perf_counter()
     machine = load_hardware(options.target)
-    method = _method(options, machine)
+    method = choose_method(options, machine)
     if dump_ir is not None:
         check_folder(dump_ir)
     progress("read the model", 0, 1)
@@ -99,7 +102,8 @@ def compile_model(
     # what the IR says counts: a snapshot or a pipeline of the user's may have concentrated by itself
     method = str(done.module.attrs.get("concentrate", {}).get("method", "none"))
     # the backend's passes have run with the others, so that snapshots are numbered through and checks see all of them
-    program = compile_module(done.module, machine, run_passes=lambda module, _: module, meta={"concentrate": method})
+    meta = {"concentrate": method}
+    program = compile_module(done.module, machine, run_passes=lambda module, _: module, meta=meta, weights=weights)
     seconds = time.perf_counter() - started
     return Compilation(program, done.module, done.before_tiling, machine, method, seconds, done.steps)
 
@@ -108,18 +112,25 @@ def pipeline(options: CompileOptions, method: str, module: Module) -> str:
     """The usual target-independent passes, as pipeline text; what is concentrated already is not concentrated again."""
     if method == "none" or "concentrate" in module.attrs:
         return FRONT
+    return f"{FRONT},{concentration(options, method, module)}"
+
+
+def concentration(options: CompileOptions, method: str, module: Module) -> str:
+    """The pass `concentrate` with its options, as pipeline text. InputError if the module has no token layout."""
     if "layout" not in module.attrs:
         raise InputError(
             "layout.missing",
             f"to concentrate ({method}), the token layout must be known, and the model has none",
             hint="give --visual START,LENGTH --grid F,H,W --query N, or compile with --concentrate none",
         )
-    given = {**options.concentrate, "method": method}
+    # a workload brings its own schedule and threshold; what the user gives wins
+    given = {**module.attrs.get("workload", {}).get("concentrate", {}), **options.concentrate, "method": method}
     given.setdefault("m", options.tiling.get("m", 1024))
-    return f"{FRONT},concentrate{pipeline_options(given)}"
+    return f"concentrate{pipeline_options(given)}"
 
 
-def _method(options: CompileOptions, machine: Machine) -> str:
+def choose_method(options: CompileOptions, machine: Machine) -> str:
+    """The method asked for (InputError if the target cannot), else the most that the target can."""
     if options.method is None:
         return "focus" if _able(machine, "focus") and options.pipeline is None else "none"
     return _check_able(machine, options.method)

@@ -63,7 +63,8 @@ class Dump:
             "target": program.target,
             "hardware_digest": program.hardware_digest,
             "instructions": len(program.text),
-            "const_bytes": len(program.const),
+            "const_bytes": program.const_bytes,
+            "constants": program.has_constants,
             "arena_bytes": program.arena_bytes,
             "plan": program.plan,
             "sections": [

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from focusc.ir.core import Module, Op, Value
-from focusc.ir.matching import evaluate_op, foldable, resource_names, rewrite
+from focusc.ir.matching import absent, evaluate_op, foldable, resource_names, rewrite
 from focusc.ir.passes.manager import Stats, defpass
 from focusc.ir.resource import Resource
 from focusc.ir.rewrite import Rewriter
@@ -21,7 +21,7 @@ def fold_constants(module: Module, stats: Stats, *, limit: int = 1 << 26) -> Mod
     def fold(op: Op, rewriter: Rewriter) -> str | None:
         operands = [v.op if v is not None else None for v in op.operands]
         if op.name == "tensor.constant" or not all(
-                v is None or (o is not None and o.name == "tensor.constant")
+                v is None or (o is not None and o.name == "tensor.constant" and not absent(o))
                 for v, o in zip(op.operands, operands, strict=True)):
             return None
         array = evaluate_op(op, [o and o.attrs["value"].array for o in operands]) if foldable(op, limit) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from focusc.ir.core import Module, Op, Value
-from focusc.ir.matching import both_orders, factors, producer, rewrite, row_constant, shape_of
+from focusc.ir.matching import both_orders, constant_of, factors, producer, rewrite, row_constant, shape_of
 from focusc.ir.norms import inverse_root, is_last_mean, mean_of_squares
 from focusc.ir.passes.manager import Stats, defpass
 from focusc.ir.rewrite import Rewriter
@@ -70,8 +70,8 @@ def gain(op: Op, rewriter: Rewriter) -> str | None:
 
 def _product(gamma: Value | None, row: Value, rewriter: Rewriter, op: Op) -> Value:
     """gamma * row; just the row where gamma is all ones."""
-    made = producer(gamma, "tensor.constant")
-    if made is not None and (made.attrs["value"].array == 1).all():
+    known = constant_of(gamma)
+    if known is not None and (known == 1).all():
         return row
     return rewriter.builder_before(op).emit("tensor.mul", gamma, row)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from focusc.ir.core import Module, Op
-from focusc.ir.matching import both_orders, factors, producer, rewrite, row_constant, shape_of
+from focusc.ir.matching import both_orders, constant_of, factors, producer, rewrite, row_constant, shape_of
 from focusc.ir.norms import inverse_root, mean_of_squares
 from focusc.ir.passes.manager import Stats, defpass
 from focusc.ir.rewrite import Rewriter
@@ -51,8 +51,8 @@ def gain(op: Op, rewriter: Rewriter) -> str | None:
             continue
         b = rewriter.builder_before(op)
         gamma = b.emit("tensor.reshape", row, shape=shape_of(x)[-1:])
-        made = producer(norm.operands[1], "tensor.constant")
-        if made is None or not (made.attrs["value"].array == 1).all():
+        known = constant_of(norm.operands[1])
+        if known is None or not (known == 1).all():
             gamma = b.emit("tensor.mul", norm.operands[1], gamma)
         rewriter.replace_with(op, "nn.rms_norm", norm.operands[0], gamma, eps=norm.attrs["eps"])
         return "gains"

@@ -82,6 +82,20 @@ def parse_int(text: str) -> int:
     return int(text)
 
 
+_ABSENT = re.compile(rf"{_DIMS}\s*,\s*(\".*\")")
+
+
+def parse_absent(text: str) -> Resource:
+    """`absent<2x3xf32, "name">`: a constant without values."""
+    found = _ABSENT.fullmatch(text[len("absent<") : -1].strip())
+    if found is None:
+        raise fail(
+            "parse.absent", f"constant {text[:60]!r} is malformed, expected a form like absent<2x3xf32, \"name\">"
+        )
+    type_ = TensorType(_shape(found[1]), found[2])
+    return Resource.without_values(parse_string(found[3]), type_.shape, type_.dtype)
+
+
 _DENSE = re.compile(rf"{_DIMS}\s*,\s*\[(.*)\]")
 
 

@@ -155,10 +155,12 @@ def print_float(value: float) -> str:
 
 
 def print_resource(value: Resource, table: ResourceTable | None = None) -> str:
-    """`resource<"name">`, or the values of a small array."""
+    """`resource<"name">`, the values of a small array, or `absent<type, "name">` where there are no values."""
+    dims = "x".join([*map(str, value.shape), value.dtype])
+    if value.absent:
+        return f"absent<{dims}, {quote(value.name)}>"
     if value.size > INLINE:
         return f"resource<{quote(table.name_of(value) if table else value.name)}>"
-    dims = "x".join([*map(str, value.shape), value.dtype])
     flat = value.array.reshape(-1)
     return f"dense<{dims}, [{', '.join(_element(v, value.dtype) for v in flat)}]>"
 

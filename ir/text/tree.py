@@ -12,7 +12,7 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedEOF, UnexpectedInput
 
 from focusc.ir.diagnostics import CompileError, Diagnostic, Loc
 from focusc.ir.resource import Resource
-from focusc.ir.text.literals import parse_dense, parse_int, parse_string
+from focusc.ir.text.literals import parse_absent, parse_dense, parse_int, parse_string
 
 MAX_NESTING = 64
 """Deepest nesting of braces, brackets and parentheses."""
@@ -156,6 +156,9 @@ class _Builder(Transformer[Token, ModuleNode]):
     def resource(self, c: list[Any]) -> Named:
         return Named(c[0], _read(parse_string, c[0], str(c[0])[len("resource<") : -1]))
 
+    def absent_resource(self, c: list[Any]) -> Resource:
+        return _read(parse_absent, c[0])
+
     def items(self, c: list[Any]) -> tuple[Any, ...]:
         return tuple(v for v in c if v is not None)
 
@@ -205,6 +208,7 @@ _SHOWN = {
     "FLOAT": "a float",
     "DENSE": "dense<...>",
     "RESOURCE": 'resource<"...">',
+    "ABSENT": 'absent<..., "...">',
     "LBRACE": "'{'",
     "RBRACE": "'}'",
     "LPAR": "'('",

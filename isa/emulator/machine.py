@@ -53,6 +53,10 @@ class Emulator:
         self.strict = strict
         self.observe = observe
         self.max_commands, self.max_steps = max_commands, max_steps
+        if not program.has_constants:
+            raise IsaError("program.constants", f"the program was compiled without weights: its {program.const_bytes} "
+                           "bytes of constants have no values", hint="`focusc simulate` times it; compile the model "
+                           "with its weights to run it")
         self.constants = Constants(program.const)
 
     def run(self, inputs: Mapping[str, Any] | None = None) -> Run:

@@ -85,7 +85,7 @@ MESSAGES = {
     ".symbol x, input, f99, [1], 0": "2:9: error[asm.symbol]: symbol x: type is 'f99', expected one of f16, bf16, f32, i8, u8, "
                                      "u16, i32\n    2 | .symbol x, input, f99, [1], 0\n      |         ^",
     ".frob": "2:1: error[asm.directive]: there is no directive .frob\n    2 | .frob\n      | ^^^^^\n  hint: directives: .fasm "
-             ".target .arena .hardware .plan .meta .symbol .const .zero .const_file .debug .loc",
+             ".target .arena .hardware .plan .meta .symbol .const .zero .const_file .const_absent .debug .loc",
     ".symbol x, input, f16, [9], 0": "error[asm.program]: symbol x (18 bytes at 0x0) lies outside the arena [0x0, 0x0)",
     "loop 2\nloop 3\nendl": "2:1: error[asm.program]: loop without an endl\n    2 | loop 2\n      | ^^^^",
     "halt": "2:1: error[asm.program]: halt stands before the end of the program\n    2 | halt\n      | ^^^^",
