@@ -39,7 +39,7 @@ class _Lines:
     def cycles(self, k: int, n: int) -> float:
         """Cycles of a product of the merged rows."""
         array = self.hardware.array
-        return self.depth(k) * ceil(n, array.cols) * self.row_tiles(self.rows, array.rows)
+        return self.depth(k) * int(ceil(n, array.cols)) * self.row_tiles(self.rows, array.rows)
 
     def scan(self, op: str, k: int, *, cycles: float, bytes_: float) -> None:
         """The merge unit reads an unmerged input of depth k: for every product, or once before the first layer.

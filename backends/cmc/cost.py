@@ -49,7 +49,7 @@ class _Codec:
         else:
             rows = float(round(kept))
             passes = self.groups * int(ceil(-(-int(rows) // self.groups), self.hardware.tiles.m))
-        once = array_cycles(array, np.float64(rows), np.float64(passes), self.model)
+        once = array_cycles(array, rows, passes, self.model)
         return float(once) * int(ceil(n, array.cols)) * int(ceil(k, array.rows))
 
     def search(self, op: str, k: int, times: float = 1.0, share: Floats | float = 1.0, *,

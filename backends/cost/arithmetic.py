@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from focusc.backends.cost.interface import Ints
 from focusc.isa.machine import Array
 
-__all__ = ["Causal", "Floats", "array_cycles", "ceil", "causal"]
+__all__ = ["Causal", "Floats", "Numbers", "array_cycles", "ceil", "causal"]
 
-Floats: TypeAlias = NDArray[np.float64]
+Floats: TypeAlias = NDArray[np.floating[Any]]
+Numbers: TypeAlias = NDArray[np.floating[Any]] | NDArray[np.int64] | np.floating[Any] | float
 
 
 def ceil(a: Ints | int, b: int) -> Ints:
@@ -21,16 +22,16 @@ def ceil(a: Ints | int, b: int) -> Ints:
     return -(-np.asarray(a, np.int64) // b)
 
 
-def array_cycles(array: Array, rows: Floats | Ints, passes: Floats | Ints, model: str) -> Floats:
+def array_cycles(array: Array, rows: Numbers, passes: Numbers, model: str) -> Floats:
     """Cycles of `passes` weight-stationary passes that stream `rows` rows in total.
 
     `scalesim`: rows plus 2R + C - 3 a pass, nothing overlaps (cost_model section 0). `pipelined`: weights load and skew
     overlap, at least R cycles a pass; the passes are taken to be alike, and fill and drain of the burst are left out.
     """
-    rows, passes = np.asarray(rows, np.float64), np.asarray(passes, np.float64)
+    streamed, count = np.asarray(rows, np.float64), np.asarray(passes, np.float64)
     if model == "pipelined":
-        return np.maximum(rows, passes * array.rows)
-    return rows + passes * array.overhead_cycles
+        return np.maximum(streamed, count * array.rows)
+    return np.asarray(streamed + count * array.overhead_cycles)
 
 
 @dataclass(frozen=True)

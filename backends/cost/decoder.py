@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from focusc.backends.cost.accounting import Accounting, Quirk
-from focusc.backends.cost.arithmetic import Floats, ceil
+from focusc.backends.cost.arithmetic import Floats, Numbers, ceil
 from focusc.backends.cost.hardware import ELEMENT_BYTES, Accelerator
 from focusc.backends.cost.interface import Ints, Shape
 from focusc.backends.cost.result import OPS, Ledger
@@ -89,7 +89,7 @@ RESIDUAL = {"add": 1}
 SOFTMAX = {"mul": 1, "add": 3, "exp": 1}  # scale; maximum, subtract, sum; exponential
 
 
-def vector_cycles(ledger: Ledger, hardware: Accelerator, op: str, elements: Floats | Ints,
+def vector_cycles(ledger: Ledger, hardware: Accelerator, op: str, elements: Numbers,
                   uses: dict[str, int]) -> Floats:
     """Cycles of the vector unit: the slowest kind of unit; every kind is at work for its own share."""
     slowest = np.zeros(ledger.layers)

@@ -63,7 +63,7 @@ def _cycles(run: Run, p: Product) -> None:
     for engine in ("compare", "norm", "average"):
         ledger.work(p.op, engine, gather)
     ledger.stall(p.op, "gather", gather - compute - late)
-    last = run.m if run.has(Quirk.TAIL_PER_OP) else np.minimum(site.retained, run.m)
+    last = run.m if run.has(Quirk.TAIL_PER_OP) else site.retained - (ceil(site.retained, run.m) - 1) * run.m
     ledger.stall(p.op, "tail", run.options.block * last * wide * np.ones(ledger.layers))
 
 
@@ -77,7 +77,7 @@ def _bytes(run: Run, p: Product) -> None:
         ledger.touch(op, "output", read=rows * p.n * B)
         return
     written: Ints | Floats = packed
-    if not run.has(Quirk.OUTPUT_BY_INPUT):
+    if p.feeds and not run.has(Quirk.OUTPUT_BY_INPUT):
         written, maps = _written(run, p)
         ledger.move(op, "map", write=maps)
     detect(run, op, rows, written, p.n, int(ceil(p.n, array.cols)))

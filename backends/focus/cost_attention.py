@@ -133,14 +133,15 @@ def select(run: Run, before: Ints, after: Ints) -> None:
     The scores of the query rows (all text is taken to ask) are made twice: once for the softmax, once to fold its
     weights, which costs less than to keep them. The sorter takes an entry a cycle after the last score.
     """
-    if run.has(Quirk.SEC_FREE) or run.hardware.sec is None:
+    sec = run.hardware.sec
+    if run.has(Quirk.SEC_FREE) or sec is None:
         return
     shape, hardware, ledger, op = run.shape, run.hardware, run.ledger, "select"
-    array, sec, d, h = hardware.array, hardware.sec, shape.head_size, shape.heads
+    array, d, h = hardware.array, shape.head_size, shape.heads
     prunes = (after < before) * 1.0
     asks = shape.text_tokens
     keys = ceil(before, array.cols)
-    compute = prunes * 2 * h * array_cycles(array, np.float64(asks), ceil(asks, run.m), run.options.array) * (
+    compute = prunes * 2 * h * array_cycles(array, asks, ceil(asks, run.m), run.options.array) * (
         keys * int(ceil(d, array.rows)))
     ledger.run(op, compute)
     vector = prunes * vector_cycles(ledger, hardware, op, prunes * 2 * asks * before * h, SOFTMAX)

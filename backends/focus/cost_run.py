@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from focusc.backends.cost.accounting import Accounting, Quirk
-from focusc.backends.cost.arithmetic import Floats, ceil
+from focusc.backends.cost.arithmetic import Floats, Numbers, ceil
 from focusc.backends.cost.decoder import text_rows
 from focusc.backends.cost.hardware import ELEMENT_BYTES, Accelerator
 from focusc.backends.cost.interface import SITES, Ints, Shape, SiteCounts, TraceCounts, site_counts
@@ -79,7 +79,7 @@ class Run:
             each = np.maximum(tiles, 1)
             gap = ceil(-(-(site.retained + self.text) // each), self.accumulators) - (
                 (site.mean + self.text) / each + overhead)
-            return tiles * counts.vectors * np.maximum(gap, 0)
+            return np.asarray(tiles * counts.vectors * np.maximum(gap, 0.0), np.float64)
         out = np.zeros(len(tiles))
         for layer, unique in enumerate(counts.unique):
             total = int(site.retained[layer])
@@ -98,7 +98,7 @@ class Run:
 
 
 def stream(run: Run, op: str, packed: Ints, rows: Ints, k: int, n: Ints | int, times: Floats | float, *,
-           maps: Ints | int = 0, weight_reads: Floats | None = None) -> None:
+           maps: Numbers = 0, weight_reads: Floats | None = None) -> None:
     """Bytes of a concentrated product: `packed` rows through the array, `rows` scattered, all `times` times."""
     ledger, array, tiles = run.ledger, run.hardware.array, run.hardware.tiles
     columns, cycles = ceil(np.asarray(n), tiles.n), ceil(packed * k * n, array.macs_per_cycle)
