@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, cast
 
 from focusc.ir.declare import MISSING, OPS, OpSpec
@@ -199,6 +199,12 @@ class Block:
         value = Value(type, name, self, len(self.args))
         self.args.append(value)
         return value
+
+    def drop_arguments(self, unused: Collection[Value]) -> None:
+        """Remove arguments that nothing reads."""
+        self.args = [arg for arg in self.args if arg not in unused]
+        for index, arg in enumerate(self.args):
+            arg.index = index
 
     def append(self, op: Op) -> Op:
         """Put a detached op at the end."""

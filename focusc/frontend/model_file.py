@@ -10,14 +10,15 @@ import onnx
 import onnx.inliner
 from google.protobuf.message import DecodeError
 
+from focusc.frontend import rules  # noqa: F401  (registers the rules)
+from focusc.frontend.bodies import DEFAULT_DOMAINS, OLDEST, expand_bodies
 from focusc.frontend.errors import bad_model
+from focusc.frontend.registry import RULES
 from focusc.frontend.weights import STORED, ExternalFiles, is_external
 from focusc.ir.diagnostics import Loc
 
-OPSETS = range(18, 26)
+OPSETS = range(OLDEST, 29)
 """Versions of the default operator set that the import rules were written for."""
-
-DEFAULT_DOMAINS = ("", "ai.onnx")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,7 @@ def open_model(path: str | Path) -> ModelFile:
     metadata = {p.key: p.value for p in proto.metadata_props}
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto)
+    expand_bodies(proto.graph, opset, RULES)
     try:
         proto = onnx.shape_inference.infer_shapes(proto, data_prop=True)
     except Exception as error:  # onnx raises several unrelated types; each means that the shapes contradict

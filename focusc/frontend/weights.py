@@ -139,7 +139,7 @@ def _loader(tensor: TensorProto, files: ExternalFiles) -> Callable[[], np.ndarra
 
 def _decode(stored: np.ndarray, kind: int) -> np.ndarray:
     if kind == TensorProto.BFLOAT16:  # the upper half of a float32
-        return (stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
+        return np.asarray(stored.astype(np.uint32) << np.uint32(16)).view(np.float32)
     return stored.astype(_numpy(kind), copy=False)
 
 

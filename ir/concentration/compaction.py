@@ -141,6 +141,12 @@ class Compaction:
         for i, value in enumerate(op.operands):
             if value is not None and op.name in ("nn.rope", "nn.attention", "nn.swiglu") and value not in self.axis:
                 self._bring(op, i, len(shape(value)) - 2)
+        if op.name == "nn.attention":
+            if op.attrs["window"]:
+                raise self._unsupported(op, " with a window, which counts the tokens that were there")
+            mask = op.operands[3]
+            if mask is not None:
+                self._bring(op, 3, len(shape(mask)) - 1)
         rank = len(shape(op.results[0]))
         if axis != rank - 2:
             raise self._unsupported(op, f" along axis {axis} of {rank}")

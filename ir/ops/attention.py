@@ -1,4 +1,4 @@
-"""nn.attention: multi-head attention with shared key/value heads, over token-major operands."""
+"""nn.attention: multi-head attention with shared key/value heads and masks, over token-major operands."""
 
 from __future__ import annotations
 
@@ -21,9 +21,11 @@ ROWS = 128
 
 @defop("nn.attention")
 class Attention(Op):
-    """softmax(scale * q @ k^T) @ v per head; query head h reads key/value head h // (heads / kv_heads).
+    """softmax(scale * q @ k^T + mask) @ v per head; query head h reads key/value head h // (heads / kv_heads).
 
-    Heads lie side by side in the last axis. With `causal`, row i sees keys j <= i + (S - T). `q` may be concentrated.
+    Heads lie side by side in the last axis. Row i stands at position p = i + (S - T) of the keys: with `causal` it sees
+    keys j <= p, with a `window` w > 0 keys j > p - w. `mask` is bool (true: the key is seen) or added to the scaled
+    scores. A row that sees no key gives zeros. `q` may be concentrated.
     """
 
     __slots__ = ()
@@ -31,13 +33,26 @@ class Attention(Op):
     q = operand(doc="[B, T, heads * hd]")
     k = operand(doc="[B, S, kv_heads * hd]")
     v = operand(doc="[B, S, kv_heads * hd]")
+    mask = operand(optional=True, doc="broadcasts to [B, heads, T, S]; bool, or the element type of q")
     heads: int = attr(int, minimum=1)
     kv_heads: int = attr(int, minimum=1)
     scale: float = attr(float)
     causal: bool = attr(bool, False)
+    window: int = attr(int, 0, minimum=0, doc="0: unlimited")
 
     @staticmethod
-    def infer(q: Type, k: Type, v: Type, *, heads: int, kv_heads: int, scale: float, causal: bool) -> Type:
+    def infer(
+        q: Type,
+        k: Type,
+        v: Type,
+        mask: Type | None,
+        *,
+        heads: int,
+        kv_heads: int,
+        scale: float,
+        causal: bool,
+        window: int,
+    ) -> Type:
         queries, keys, values = floating(rows_of(q, "q"), "q"), tensor(k, "k"), tensor(v, "v")
         if queries.rank != 3 or keys.rank != 3 or values.rank != 3:
             raise InferError(
@@ -66,24 +81,37 @@ class Attention(Op):
                 f"causal attention of {queries.shape[1]} rows over {keys.shape[1]} keys leaves rows without keys",
                 code="type.shape",
             )
+        if mask is not None:
+            _check_mask(tensor(mask, "mask"), (queries.shape[0], heads, queries.shape[1], keys.shape[1]), queries.dtype)
         return TensorType((*queries.shape[:2], heads * (values.shape[2] // kv_heads)), queries.dtype)
 
     @staticmethod
     def evaluate(
-        q: Array | Concentrated, k: Array, v: Array, *, heads: int, kv_heads: int, scale: float, causal: bool
+        q: Array | Concentrated,
+        k: Array,
+        v: Array,
+        mask: Array | None = None,
+        *,
+        heads: int,
+        kv_heads: int,
+        scale: float,
+        causal: bool,
+        window: int = 0,
     ) -> Array:
         queries, keys, values = (np.asarray(dense(x), dtype=np.float32) for x in (q, k, v))
         batch, rows, columns = queries.shape
         width, wide = columns // heads, values.shape[2] // kv_heads
         out = np.empty((batch, rows, heads * wide), np.float32)
         group = heads // kv_heads
+        masks = None if mask is None else np.broadcast_to(mask, (batch, heads, rows, keys.shape[1]))
         for b in range(batch):
             for h in range(heads):
                 g = h // group
                 head = queries[b, :, h * width : (h + 1) * width] * np.float32(scale)
                 key = keys[b, :, g * width : (g + 1) * width]
                 value = values[b, :, g * wide : (g + 1) * wide]
-                attend(head, key, value, causal, out[b, :, h * wide : (h + 1) * wide])
+                own = None if masks is None else masks[b, h]
+                attend(head, key, value, out[b, :, h * wide : (h + 1) * wide], causal=causal, window=window, mask=own)
         return out.astype(q.dtype, copy=False)
 
     @staticmethod
@@ -91,22 +119,62 @@ class Attention(Op):
         r = np.random.default_rng(0)
         q, k, v = (r.standard_normal(s).astype("f4") for s in ((2, 3, 16), (2, 5, 8), (2, 5, 8)))
         attrs = {"heads": 4, "kv_heads": 2, "scale": 0.5}
-        return [([q, k, v], attrs), ([q, k, v], {**attrs, "causal": True})]
+        seen = r.random((2, 1, 1, 5)) < 0.5
+        bias = r.standard_normal((4, 3, 5)).astype("f4")
+        return [
+            ([q, k, v, None], attrs),
+            ([q, k, v, None], {**attrs, "causal": True}),
+            ([q, k, v, None], {**attrs, "causal": True, "window": 2}),
+            ([q, k, v, seen], attrs),
+            ([q, k, v, bias], {**attrs, "window": 4}),
+        ]
 
 
-def attend(q: Array, k: Array, v: Array, causal: bool, out: Array) -> None:
-    """One head: out[T, hd] = softmax(q @ k^T) @ v, in blocks of query rows; keys beyond a causal block are skipped."""
+def _check_mask(mask: TensorType, scores: tuple[int, int, int, int], dtype: str) -> None:
+    if mask.dtype not in ("bool", dtype):
+        raise InferError(f"mask has element type {mask.dtype}, expected bool or {dtype}", code="type.dtype")
+    if mask.rank > 4 or any(d not in (1, n) for d, n in zip(mask.shape[::-1], scores[::-1], strict=False)):
+        raise InferError(f"mask is {mask}, expected a shape that broadcasts to {list(scores)}", code="type.shape")
+
+
+def seen_keys(rows: int, keys: int, causal: bool, window: int) -> Array:
+    """bool [rows, keys]: the keys that each row sees by position, row i standing at i + (keys - rows)."""
+    seen = np.tri(rows, keys, keys - rows, dtype=bool) if causal else np.ones((rows, keys), bool)
+    return seen & ~np.tri(rows, keys, keys - rows - window, dtype=bool) if window else seen
+
+
+def attend(
+    q: Array, k: Array, v: Array, out: Array, *, causal: bool, window: int = 0, mask: Array | None = None
+) -> None:
+    """One head: out[T, hd] = softmax(q @ k^T + mask) @ v, in blocks of query rows; keys that no row of a block sees by
+    its position are skipped. `mask` is [T, S], bool or f32."""
     rows, offset = len(q), len(k) - len(q)
     for start in range(0, rows, ROWS):
         stop = min(start + ROWS, rows)
-        seen = stop + offset if causal else len(k)
-        score = q[start:stop] @ k[:seen].T
-        if causal:
-            above = np.arange(seen)[None, :] > np.arange(start, stop)[:, None] + offset
-            np.copyto(score, np.float32(-np.inf), where=above)
-        score -= score.max(axis=1, keepdims=True)
+        last = stop + offset if causal else len(k)
+        first = min(max(start + offset - window + 1, 0), last) if window else 0
+        score = q[start:stop] @ k[first:last].T
+        if causal or window:
+            key, own = np.arange(first, last)[None, :], np.arange(start, stop)[:, None] + offset
+            if causal:
+                np.copyto(score, np.float32(-np.inf), where=key > own)
+            if window:
+                np.copyto(score, np.float32(-np.inf), where=key <= own - window)
+        if mask is not None:
+            part = mask[start:stop, first:last]
+            if part.dtype == np.bool_:
+                np.copyto(score, np.float32(-np.inf), where=~part)
+            else:
+                score += part
+        if mask is not None or last == first:
+            top = score.max(axis=1, keepdims=True, initial=-np.inf)
+            score -= np.where(np.isneginf(top), np.float32(0), top)  # a row without keys: exp gives zeros
+        else:
+            score -= score.max(axis=1, keepdims=True)
         np.exp(score, out=score)
         total = score.sum(axis=1, keepdims=True)
-        y = score @ v[:seen]
+        if mask is not None or last == first:
+            total[total == 0] = 1
+        y = score @ v[first:last]
         y /= total
         out[start:stop] = y

@@ -11,7 +11,7 @@ from focusc.ir.core import Op
 from focusc.ir.declare import attr, defop, operand
 from focusc.ir.diagnostics import InferError
 from focusc.ir.ops.checks import floating, same_dtype, tensor
-from focusc.ir.ops.tensor_reduce import wide
+from focusc.ir.ops.tensor_reduce import bounds, wide
 from focusc.ir.types import TensorType, Type
 
 Array = np.ndarray[Any, Any]
@@ -195,15 +195,29 @@ class AveragePool(Pool):
 
 @defop("tensor.max_pool")
 class MaxPool(Pool):
-    """The largest element of each window."""
+    """The largest element of each window; padding never is."""
 
     __slots__ = ()
 
-    @staticmethod
-    def infer(x: Type, *, kernel: tuple[int, ...], strides: tuple[int, ...], pads: tuple[int, ...]) -> Type:
-        found = floating(tensor(x, "x"), "x")
-        return TensorType((*found.shape[:2], *window_shape(found.shape[2:], kernel, strides, pads, ())), found.dtype)
+    dilations: tuple[int, ...] = attr(tuple, (), of=int, doc="empty: all 1")
 
     @staticmethod
-    def evaluate(x: Array, *, kernel: tuple[int, ...], strides: tuple[int, ...], pads: tuple[int, ...]) -> Array:
-        return windows(x, kernel, strides, pads, (), -np.inf).max(axis=tuple(range(-len(kernel), 0)))
+    def infer(
+        x: Type, *, kernel: tuple[int, ...], strides: tuple[int, ...], pads: tuple[int, ...], dilations: tuple[int, ...]
+    ) -> Type:
+        found = tensor(x, "x")
+        if found.dtype == "bool":
+            raise InferError("x is bool, expected numbers", code="type.dtype")
+        space = window_shape(found.shape[2:], kernel, strides, pads, dilations)
+        return TensorType((*found.shape[:2], *space), found.dtype)
+
+    @staticmethod
+    def evaluate(
+        x: Array,
+        *,
+        kernel: tuple[int, ...],
+        strides: tuple[int, ...],
+        pads: tuple[int, ...],
+        dilations: tuple[int, ...],
+    ) -> Array:
+        return windows(x, kernel, strides, pads, dilations, bounds(x.dtype)[0]).max(axis=tuple(range(-len(kernel), 0)))

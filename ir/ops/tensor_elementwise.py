@@ -94,7 +94,7 @@ class Div(Binary):
 
 @defop("tensor.mod")
 class Mod(Op):
-    """Remainder: with the sign of y (as Python), or of x if `fmod` (as C). Floats need `fmod`."""
+    """Remainder: with the sign of y (as Python), or of x if `fmod` (as C)."""
 
     __slots__ = ()
 
@@ -104,10 +104,7 @@ class Mod(Op):
 
     @staticmethod
     def infer(x: Type, y: Type, *, fmod: bool) -> Type:
-        found = Binary.infer(x, y)
-        if not fmod and tensor(found, "x").dtype in ("f16", "f32", "f64"):
-            raise InferError("mod of floats needs fmod = true", code="attr.value")
-        return found
+        return Binary.infer(x, y)
 
     @staticmethod
     def evaluate(x: Array, y: Array, *, fmod: bool) -> Array:
@@ -115,7 +112,7 @@ class Mod(Op):
 
     @staticmethod
     def examples() -> Examples:
-        return [([_I, _J], {}), ([_I, _J], {"fmod": True}), ([_A, _B], {"fmod": True})]
+        return [([_I, _J], {}), ([_I, _J], {"fmod": True}), ([_A, _B], {"fmod": True}), ([_A, _B], {})]
 
 
 @defop("tensor.max")

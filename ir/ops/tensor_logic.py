@@ -173,6 +173,86 @@ class Not(Op):
         return [([_P], {})]
 
 
+class Bitwise(Op):
+    """Base: two integer operands of one type, broadcast."""
+
+    __slots__ = ()
+
+    x = operand()
+    y = operand()
+
+    @staticmethod
+    def infer(x: Type, y: Type) -> Type:
+        a, b = _integer(x, "x"), _integer(y, "y")
+        same_dtype(a, b, "x, y")
+        return TensorType(broadcast(a.shape, b.shape), a.dtype)
+
+    @staticmethod
+    def examples() -> Examples:
+        return [([np.array([[12, -7], [3, 0]]), np.array([10, 6])], {})]
+
+
+def _integer(type_: Type, what: str) -> TensorType:
+    found = tensor(type_, what)
+    if found.dtype[0] not in "iu":
+        raise InferError(f"{what} is {found}, expected integers", code="type.dtype")
+    return found
+
+
+@defop("tensor.bitwise_and")
+class BitwiseAnd(Bitwise):
+    """Both, bit by bit."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def evaluate(x: Array, y: Array) -> Array:
+        return np.bitwise_and(x, y)
+
+
+@defop("tensor.bitwise_or")
+class BitwiseOr(Bitwise):
+    """Either or both, bit by bit."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def evaluate(x: Array, y: Array) -> Array:
+        return np.bitwise_or(x, y)
+
+
+@defop("tensor.bitwise_xor")
+class BitwiseXor(Bitwise):
+    """Exactly one, bit by bit."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def evaluate(x: Array, y: Array) -> Array:
+        return np.bitwise_xor(x, y)
+
+
+@defop("tensor.bitwise_not")
+class BitwiseNot(Op):
+    """The opposite, bit by bit."""
+
+    __slots__ = ()
+
+    x = operand()
+
+    @staticmethod
+    def infer(x: Type) -> Type:
+        return _integer(x, "x")
+
+    @staticmethod
+    def evaluate(x: Array) -> Array:
+        return np.bitwise_not(x)
+
+    @staticmethod
+    def examples() -> Examples:
+        return [([np.array([[12, -7], [3, 0]])], {})]
+
+
 @defop("tensor.isnan")
 class IsNan(Op):
     """True where x is not a number."""

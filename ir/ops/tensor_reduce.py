@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from focusc.ir.core import Op
-from focusc.ir.declare import attr, defop, operand
+from focusc.ir.declare import attr, defop, operand, result
 from focusc.ir.diagnostics import InferError
 from focusc.ir.ops.checks import axes_of, axis_of, broadcast, floating, same_dtype, tensor
 from focusc.ir.types import TensorType, Type
@@ -82,6 +82,14 @@ def wide(x: Array) -> Array:
     return x.astype(np.float32) if x.dtype == np.float16 else x
 
 
+def bounds(dtype: np.dtype[Any]) -> tuple[float, float]:
+    """The lowest and the highest value of a type of numbers."""
+    if np.issubdtype(dtype, np.floating):
+        return -np.inf, np.inf
+    found = np.iinfo(dtype)
+    return found.min, found.max
+
+
 @defop("tensor.reduce_sum")
 class ReduceSum(Reduction):
     """The sum."""
@@ -106,24 +114,24 @@ class ReduceMean(Reduction):
 
 @defop("tensor.reduce_max")
 class ReduceMax(Reduction):
-    """The largest element."""
+    """The largest element; of none, the lowest value of the type."""
 
     __slots__ = ()
 
     @staticmethod
     def evaluate(x: Array, *, axes: tuple[int, ...], keepdims: bool) -> Array:
-        return np.asarray(x.max(axis=axes or None, keepdims=keepdims))
+        return np.asarray(x.max(axis=axes or None, keepdims=keepdims, initial=bounds(x.dtype)[0]))
 
 
 @defop("tensor.reduce_min")
 class ReduceMin(Reduction):
-    """The smallest element."""
+    """The smallest element; of none, the highest value of the type."""
 
     __slots__ = ()
 
     @staticmethod
     def evaluate(x: Array, *, axes: tuple[int, ...], keepdims: bool) -> Array:
-        return np.asarray(x.min(axis=axes or None, keepdims=keepdims))
+        return np.asarray(x.min(axis=axes or None, keepdims=keepdims, initial=bounds(x.dtype)[1]))
 
 
 @defop("tensor.reduce_prod")
@@ -161,6 +169,43 @@ class ArgMax(Op):
     @staticmethod
     def examples() -> Examples:
         return [([_X], {"axis": -1}), ([_X], {"axis": 1, "keepdims": False})]
+
+
+@defop("tensor.top_k")
+class TopK(Op):
+    """The `k` largest (or smallest) elements along `axis`, best first, and their positions (i64); ties in order."""
+
+    __slots__ = ()
+
+    x = operand()
+    k: int = attr(int, minimum=0)
+    axis: int = attr(int, -1)
+    largest: bool = attr(bool, True)
+    values = result()
+    indices = result()
+
+    @staticmethod
+    def infer(x: Type, *, k: int, axis: int, largest: bool) -> tuple[Type, Type]:
+        found = tensor(x, "x")
+        at = axis_of(axis, found.rank)
+        if found.dtype == "bool" or k > found.shape[at]:
+            raise InferError(f"x is {found}, expected numbers, at least {k} along axis {at}", code="type.shape")
+        shape = (*found.shape[:at], k, *found.shape[at + 1 :])
+        return TensorType(shape, found.dtype), TensorType(shape, "i64")
+
+    @staticmethod
+    def evaluate(x: Array, *, k: int, axis: int, largest: bool) -> tuple[Array, Array]:
+        if largest:  # stable from the end, so that equal elements keep their order
+            last = np.flip(np.argsort(np.flip(x, axis), axis=axis, kind="stable"), axis)
+            order = x.shape[axis] - 1 - last
+        else:
+            order = np.argsort(x, axis=axis, kind="stable")
+        places = np.take(order, np.arange(k), axis=axis).astype(np.int64)
+        return np.take_along_axis(x, places, axis), places
+
+    @staticmethod
+    def examples() -> Examples:
+        return [([_X], {"k": 2}), ([_X], {"k": 1, "axis": 1, "largest": False})]
 
 
 @defop("tensor.softmax")

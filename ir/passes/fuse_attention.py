@@ -8,35 +8,36 @@ from dataclasses import dataclass
 import numpy as np
 
 from focusc.ir.core import Module, Op, Value
-from focusc.ir.matching import both_orders, constant_of, factors, producer, rewrite, scalar_of, shape_of
+from focusc.ir.masks import Mask, own_mask, resolve, unmasked
+from focusc.ir.matching import constant_of, factors, producer, rewrite, scalar_of, shape_of
 from focusc.ir.passes.manager import Stats, defpass
 from focusc.ir.rewrite import Builder, Rewriter
 from focusc.ir.views import Axis, View, emit, merged, regrouped, view_of
 
-MASKED = -1e4
-"""Additive mask values up to this one forbid a key: exp of it is 0 in f32 beside any score of a trained model. Exports
-use -inf, the smallest float, or -1e4 (from f16)."""
-
 
 @defpass("fuse-attention", fused="attentions found", causal="of these, with a causal mask", grouped="of these, with "
-         "key/value heads shared by query heads", kept="softmax products left because of their mask or operands")
+         "key/value heads shared by query heads", masked="of these, with a mask operand", masks="mask operands "
+         "simplified", kept="softmax products left because of their operands")
 def fuse_attention(module: Module, stats: Stats) -> Module:
     """Make `nn.attention` of softmax(scale * q @ k^T + mask) @ v.
 
-    The scale may be on either operand, on both or on the scores; the mask must be constant and is recognised by its
-    values (all allowed, or causal); repeated key/value heads become grouped-query attention. Heads move into the last
-    axis; the transposes that this needs cancel against the model's own in `canonicalise`.
+    The scale may be on either operand, on both or on the scores. Constant masks, also those that are operands of an
+    attention already, are recognised by their values: all allowed, causal, a sliding window, a choice of keys; any
+    other mask is an operand. Repeated key/value heads become grouped-query attention. Heads move into the last axis;
+    the transposes that this needs cancel against the model's own in `canonicalise`.
     """
 
     def attention(op: Op, rewriter: Rewriter) -> str | None:
         found = match(op)
-        if found is None or not replace(op, found, rewriter):
+        made = None if found is None else replace(op, found, rewriter)
+        if found is None or made is None:
             return None
-        stats["causal"] += found.causal
+        stats["causal"] += made.attrs["causal"]
+        stats["masked"] += made.operands[3] is not None
         stats["grouped"] += found.kv_heads < found.heads
         return "fused"
 
-    out = rewrite(module, stats, [attention])
+    out = rewrite(module, stats, [attention, simplified])
     stats["kept"] = sum(_weights(op.operands[0]) is not None for op in out.walk() if op.name == "tensor.matmul")
     return out
 
@@ -64,29 +65,26 @@ class Found:
     heads: int
     kv_heads: int
     scale: float
-    causal: bool
+    masks: tuple[Mask, ...]
+    guarded: bool
 
 
 def match(op: Op) -> Found | None:
     """The attention that ends in `op`, or None."""
     if op.name != "tensor.matmul":
         return None
-    softmax = _weights(op.operands[0])
+    weights = _weights(op.operands[0])
     value = op.operands[1]
-    if softmax is None or value is None or len(shape_of(op.result)) not in (3, 4):
+    if weights is None or value is None or len(shape_of(op.result)) not in (3, 4):
         return None
+    softmax, guarded = weights
     if softmax.attrs["axis"] % len(shape_of(softmax.result)) != len(shape_of(softmax.result)) - 1:
         return None
-    scores = softmax.operands[0]
-    assert scores is not None
-    masks: list[np.ndarray] = []
-    scale, product = _peel(scores, masks)
-    if product is None or product.operands[0] is None or product.operands[1] is None:
+    assert softmax.operands[0] is not None
+    peeled = _peel(softmax.operands[0])
+    if peeled is None or any(v is None for v in peeled.product.operands):
         return None
-    (q_scale, query), (k_scale, key) = (_scaled(v) for v in product.operands if v is not None)
-    causal = _causal(masks, shape_of(scores))
-    if causal is None:
-        return None
+    (q_scale, query), (k_scale, key) = (_scaled(v) for v in peeled.product.operands if v is not None)
     split = _batch_and_heads(query)
     if split is None:
         return None
@@ -99,84 +97,53 @@ def match(op: Op) -> Found | None:
     if shared is None:
         return None
     k, v, kv_heads = shared
-    total = scale * q_scale * k_scale
+    total = peeled.scale * q_scale * k_scale
     if total <= 0 or any(len(o.axes) != 4 for o in (q, k, v)):
         return None
-    return Found(q, k, v, heads, kv_heads, total, causal)
+    return Found(q, k, v, heads, kv_heads, total, peeled.masks, guarded)
 
 
-def _weights(value: Value | None) -> Op | None:
-    """The softmax behind attention weights; a guard that turns NaN rows into zeros is looked through."""
+def _weights(value: Value | None) -> tuple[Op, bool] | None:
+    """The softmax behind attention weights, and whether a guard follows it that turns NaN rows into zeros."""
     guard = producer(value, "tensor.where")
-    if guard is not None:
-        condition, kept, other = guard.operands
-        test = producer(condition, "tensor.equal", "tensor.not", "tensor.isnan")
-        inner = producer(test.operands[0], "tensor.isnan") if test is not None and test.name == "tensor.not" else test
-        for weights, rest in ((kept, other), (other, kept)):
-            if scalar_of(rest) == 0 and inner is not None and inner.operands[0] is weights:
-                return producer(weights, "tensor.softmax")
-        return None
-    return producer(value, "tensor.softmax")
-
-
-def _peel(scores: Value, masks: list[np.ndarray]) -> tuple[float, Op | None]:
-    """Scale and the q @ k^T product behind the scores; masks on the way are collected as what they allow (bool)."""
-    scale = 1.0
-    for _ in range(8):
-        product = producer(scores, "tensor.matmul")
-        if product is not None:
-            return scale, product
-        number, found = factors(scores, 1)
-        if len(found) == 1 and found[0][1] == 1 and found[0][0] is not scores:
-            scale, scores = scale * number, found[0][0]
-            continue
-        inner = _unmasked(scores, masks)
-        if inner is None:
-            return scale, None
-        scores = inner
-    return scale, None
-
-
-def _unmasked(scores: Value, masks: list[np.ndarray]) -> Value | None:
-    """The scores before a constant mask is applied by add, sub or where."""
-    added = producer(scores, "tensor.add")
-    if added is not None:
-        for inner, mask in both_orders(added):
-            values = constant_of(mask)
-            if values is None or inner.type != scores.type:
-                continue
-            allowed = values > MASKED
-            if (values[allowed] != 0).any():
-                return None  # a bias, such as ALiBi
-            masks.append(allowed)
-            return inner
-        return None
-    chosen = producer(scores, "tensor.where")
-    if chosen is None:
-        return None
-    condition, first, second = chosen.operands
-    values = constant_of(condition)
-    for inner, other, allowed in ((first, second, values), (second, first, None if values is None else ~values)):
-        filled = constant_of(other)
-        if allowed is not None and inner is not None and filled is not None and (filled <= MASKED).all():
-            masks.append(allowed)
-            return inner if inner.type == scores.type else None
+    if guard is None:
+        softmax = producer(value, "tensor.softmax")
+        return None if softmax is None else (softmax, False)
+    condition, kept, other = guard.operands
+    test = producer(condition, "tensor.equal", "tensor.not", "tensor.isnan")
+    inner = producer(test.operands[0], "tensor.isnan") if test is not None and test.name == "tensor.not" else test
+    for weights, rest in ((kept, other), (other, kept)):
+        softmax = producer(weights, "tensor.softmax")
+        if scalar_of(rest) == 0 and inner is not None and inner.operands[0] is weights and softmax is not None:
+            return softmax, True
     return None
 
 
-def _causal(masks: list[np.ndarray], shape: tuple[int, ...]) -> bool | None:
-    """True if the masks together are causal, False if they allow everything, None if they are something else."""
-    rows, keys = shape[-2:]
-    allowed = np.ones((1, 1), bool)
-    for mask in masks:
-        flat = mask.reshape((-1, *(1, 1, *mask.shape)[-2:]))
-        if (flat != flat[:1]).any():
-            return None  # differs between heads or batch entries
-        allowed = allowed & flat[0]
-    if allowed.all():
-        return False
-    return True if keys >= rows and np.array_equal(np.broadcast_to(allowed, (rows, keys)),
-                                                   np.tri(rows, keys, keys - rows, dtype=bool)) else None
+@dataclass(frozen=True, slots=True)
+class Peeled:
+    """Scores taken apart: scale * product, with the masks that are applied to it."""
+
+    scale: float
+    product: Op
+    masks: tuple[Mask, ...]
+
+
+def _peel(scores: Value, scale: float = 1.0, masks: tuple[Mask, ...] = (), depth: int = 8) -> Peeled | None:
+    """The q @ k^T product behind the scores; a mask that adds numbers cannot be scaled afterwards."""
+    product = producer(scores, "tensor.matmul")
+    if product is not None:
+        return Peeled(scale, product, masks)
+    if not depth:
+        return None
+    number, found = factors(scores, 1)
+    if len(found) == 1 and found[0][1] == 1 and found[0][0] is not scores:
+        return _peel(found[0][0], scale * number, masks, depth - 1)
+    for inner, mask in unmasked(scores):
+        if scale == 1 or (scale > 0 and (mask.allowed is not None or mask.fill is not None)):
+            peeled = _peel(inner, scale, (*masks, mask), depth - 1)
+            if peeled is not None:
+                return peeled
+    return None
 
 
 def _scaled(value: Value) -> tuple[float, Value]:
@@ -231,18 +198,46 @@ def _without_repeats(k: Operand, v: Operand, heads: int) -> tuple[Operand, Opera
     return (out[0], out[1], counts.pop()) if len(counts) == 1 else None
 
 
-def replace(op: Op, found: Found, rewriter: Rewriter) -> bool:
+def replace(op: Op, found: Found, rewriter: Rewriter) -> Op | None:
     """Put the token-major attention in the place of `op`, with the operands and the result moved as needed."""
     b = rewriter.builder_before(op)
     operands = [_token_major(b, x) for x in (found.q, found.k, found.v)]
     if any(x is None for x in operands):
-        return False
+        return None
     batch, heads, rows, _ = found.q.shape
-    y = b.emit("nn.attention", *operands, heads=heads, kv_heads=found.kv_heads, scale=found.scale, causal=found.causal)
-    apart = b.emit("tensor.reshape", y, shape=(batch, rows, heads, found.v.shape[3]))
+    mask = resolve(found.masks, (batch, heads, rows, found.k.shape[2]), b, zeros=found.guarded)
+    if mask is None:
+        return None
+    made = b.create("nn.attention", *operands, mask.mask, heads=heads, kv_heads=found.kv_heads, scale=found.scale,
+                    causal=mask.causal, window=mask.window)
+    apart = b.emit("tensor.reshape", made.result, shape=(batch, rows, heads, found.v.shape[3]))
     turned = b.emit("tensor.transpose", apart, perm=(0, 2, 1, 3))
     rewriter.replace(op, b.emit("tensor.reshape", turned, shape=shape_of(op.result)))
-    return True
+    return made
+
+
+def simplified(op: Op, rewriter: Rewriter) -> str | None:
+    """The mask operand of an attention in its simplest form."""
+    q, k, v, mask = op.operands if op.name == "nn.attention" else (None,) * 4
+    if q is None or k is None or mask is None:
+        return None
+    found = own_mask(mask)
+    if found.allowed is None and (found.fill is not None or producer(mask, "tensor.where") is None):
+        return None
+    scores = (shape_of(q)[0], op.attrs["heads"], shape_of(q)[1], shape_of(k)[1])
+    b = rewriter.builder_before(op)
+    new = resolve([found], scores, b, zeros=True, causal=op.attrs["causal"], window=op.attrs["window"])
+    if new is None or new.mask is mask or _same(new.mask, mask):
+        return None
+    rewriter.replace_with(op, "nn.attention", q, k, v, new.mask,
+                          **{**op.attrs, "causal": new.causal, "window": new.window})
+    return "masks"
+
+
+def _same(a: Value | None, b: Value) -> bool:
+    """True for constants of one type and value."""
+    x, y = constant_of(a), constant_of(b)
+    return x is not None and y is not None and x.dtype == y.dtype and np.array_equal(x, y)
 
 
 def _token_major(b: Builder, x: Operand) -> Value | None:

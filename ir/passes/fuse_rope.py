@@ -41,9 +41,10 @@ def whole(op: Op, rewriter: Rewriter) -> str | None:
 
 def rotation(value: Value, x: Value) -> bool | None:
     """False if the value is concat(-high half, low half) of x's last axis, True if the same by pairs, else None."""
-    width, rank = shape_of(x)[-1], len(shape_of(x))
-    if width % 2 or shape_of(value) != shape_of(x):
+    rank = len(shape_of(x))
+    if not rank or shape_of(x)[-1] % 2 or shape_of(value) != shape_of(x):
         return None
+    width = shape_of(x)[-1]
     joined = producer(value, "tensor.concat")
     if joined is not None and len(joined.operands) == 2 and joined.attrs["axis"] % rank == rank - 1:
         low, high = range(width // 2), range(width // 2, width)

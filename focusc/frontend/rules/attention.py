@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from focusc.frontend.node import Node, rank, shape
+from focusc.frontend.node import Node, dtype, rank, shape
 from focusc.frontend.registry import rule
 from focusc.ir import Value
+from focusc.ir.ops.attention import seen_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +23,18 @@ class Heads:
     flat: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Which keys the rows see: by position (attributes of nn.attention), and by a mask, bool or added."""
+
+    causal: bool
+    window: int
+    mask: Value | None
+
+
 @rule("Attention", since=23)
 def attention(n: Node) -> tuple[Value | None, ...]:
     """softmax(scale * q @ k^T + mask) @ v per head, with grouped-query heads, past keys, causal and window masks."""
-    n.check(not n.has(6), "no nonpad_kv_seqlen", "an external key/value cache",
-            hint="export the prefill: whole sequences, without a cache to fill")
     x = _split(n)
     past = 0
     if n.has(4):
@@ -37,13 +45,11 @@ def attention(n: Node) -> tuple[Value | None, ...]:
     scale = n.attr("scale")
     scale = 1 / math.sqrt(shape(x.q)[3]) if scale is None else float(scale)
     rows, keys = shape(x.q)[2], shape(x.k)[2]
-    causal = bool(n.attr("is_causal", 0))
-    window = n.attr("left_window_size", -1) >= 0 or n.attr("right_window_size", -1) >= 0
-    fits = (not causal or keys - rows == past) and not window and not n.has(3) and not n.attr("softcap", 0.0)
-    if fits and not n.wants(3):
-        y = _token_major(n, x, scale, causal)
+    seen = _seen(n, rows, keys, past)
+    if not n.attr("softcap", 0.0) and not n.wants(3):
+        y = _token_major(n, x, scale, seen)
         return (y, _wanted(n, 1, x.k), _wanted(n, 2, x.v))
-    y, score = _spelled_out(n, x, scale, _mask(n, rows, keys, past, causal))
+    y, score = _spelled_out(n, x, scale, _bias(n, seen, rows, keys))
     return (y, _wanted(n, 1, x.k), _wanted(n, 2, x.v), score)
 
 
@@ -73,38 +79,79 @@ def _merge(n: Node, t: Value) -> Value:
     return n.reshape(n.transpose(t, (0, 2, 1, 3)), (batch, rows, heads * size))
 
 
-def _token_major(n: Node, x: Heads, scale: float, causal: bool) -> Value:
+def _token_major(n: Node, x: Heads, scale: float, seen: Seen) -> Value:
     """nn.attention; the transposes around it cancel against those of the model."""
     batch, heads, rows, _ = shape(x.q)
-    y = n.emit("nn.attention", _merge(n, x.q), _merge(n, x.k), _merge(n, x.v), heads=heads, kv_heads=shape(x.k)[1],
-               scale=scale, causal=causal)
+    y = n.emit("nn.attention", _merge(n, x.q), _merge(n, x.k), _merge(n, x.v), seen.mask, heads=heads,
+               kv_heads=shape(x.k)[1], scale=scale, causal=seen.causal, window=seen.window)
     if x.flat:
         return y
     return n.transpose(n.reshape(y, (batch, rows, heads, shape(x.v)[3])), (0, 2, 1, 3))
 
 
-def _mask(n: Node, rows: int, keys: int, past: int, causal: bool) -> Value | None:
-    """Everything that is added to the scores: -inf outside the causal triangle and window, and the mask operand."""
-    query, key = past + np.arange(rows)[:, None], np.arange(keys)[None, :]
-    seen = np.ones((rows, keys), bool)
+def _seen(n: Node, rows: int, keys: int, past: int) -> Seen:
+    """The causal mask, the window, the lengths of a cache (input 6) and the mask operand, brought together.
+
+    Row i stands at key `past` + i, or with lengths at length - rows + i. Where that is how nn.attention counts, causal
+    mask and window are its attributes; otherwise they become conditions.
+    """
     left, right = int(n.attr("left_window_size", -1)), int(n.attr("right_window_size", -1))
-    seen &= (key <= query) | (not causal)
-    seen &= (key >= query - left) | (left < 0)
-    seen &= (key <= query + right) | (right < 0)
-    bias = None if seen.all() else n.constant(np.where(seen, np.float32(0), np.float32(-np.inf)))
+    causal = bool(n.attr("is_causal", 0)) or right == 0
+    right = -1 if causal else right
+    window = left + 1 if 0 <= left < keys - 1 else 0
+    aligned = keys - rows == past and not n.has(6)
+    conditions: list[Value] = []
+    key = n.constant(np.arange(keys, dtype=np.int64))
+    own = n.constant(past + np.arange(rows, dtype=np.int64)[:, None])
+    if n.has(6):
+        lengths = n.reshape(n.cast(n.x(6), "i64"), (*shape(n.x(6)), 1, 1, 1))
+        own = n.add(lengths, n.constant(np.arange(-rows, 0, dtype=np.int64)[:, None]))
+        conditions.append(n.emit("tensor.less", key, lengths))
+    if causal and not aligned:
+        conditions.append(n.emit("tensor.less_equal", key, own))
+    if window and not aligned:
+        conditions.append(n.emit("tensor.greater", key, n.sub(own, n.constant(window))))
+    if right > 0:
+        conditions.append(n.emit("tensor.less_equal", key, n.add(own, n.constant(right))))
+    mask = _operand(n, keys)
+    if mask is not None and dtype(mask) == "bool":
+        conditions.append(mask)
+    elif mask is not None and conditions:
+        mask = n.emit("tensor.where", _all(n, conditions), mask, n.constant(-np.inf, "f32"))
+        conditions = []
+    return Seen(causal and aligned, window if aligned else 0, _all(n, conditions) if conditions else mask)
+
+
+def _all(n: Node, conditions: list[Value]) -> Value:
+    """The conditions joined."""
+    joined = conditions[0]
+    for condition in conditions[1:]:
+        joined = n.emit("tensor.and", joined, condition)
+    return joined
+
+
+def _operand(n: Node, keys: int) -> Value | None:
+    """The mask operand over all keys; those that it does not cover are masked."""
     if not n.has(3):
-        return bias
+        return None
     mask = n.x(3)
-    if shape(mask)[-1] < keys:  # missing keys are masked
-        known = n.known(3)
-        n.check(known is not None, f"a mask over all {keys} keys", f"a computed mask over {shape(mask)[-1]}")
-        assert known is not None
-        fill = False if known.dtype == bool else -np.inf
-        pads = [(0, 0)] * (known.ndim - 1) + [(0, keys - known.shape[-1])]
-        mask = n.constant(np.pad(known, pads, constant_values=fill))
-    if mask.type.dtype == "bool":  # type: ignore[attr-defined]
-        mask = n.emit("tensor.where", mask, n.constant(0.0, "f32"), n.constant(-np.inf, "f32"))
-    return mask if bias is None else n.add(mask, bias)
+    n.check(dtype(mask) in ("bool", "f32"), "a mask of bools or floats", dtype(mask))
+    dims = shape(mask)
+    if dims[-1] == keys:
+        return mask
+    missing = n.reshape(n.constant(-np.inf if dtype(mask) == "f32" else 0, dtype(mask)), (1,) * len(dims))
+    return n.concat([mask, n.expand(missing, (*dims[:-1], keys - dims[-1]))], len(dims) - 1)
+
+
+def _bias(n: Node, seen: Seen, rows: int, keys: int) -> Value | None:
+    """What is added to the scores: 0 or -inf by position and condition, or the numbers of the mask."""
+    conditions = [seen.mask] if seen.mask is not None and dtype(seen.mask) == "bool" else []
+    if seen.causal or seen.window:
+        conditions.append(n.constant(seen_keys(rows, keys, seen.causal, seen.window)))
+    if not conditions:
+        return seen.mask
+    added = n.constant(0.0, "f32") if seen.mask is None or dtype(seen.mask) == "bool" else seen.mask
+    return n.emit("tensor.where", _all(n, conditions), added, n.constant(-np.inf, "f32"))
 
 
 def _spelled_out(n: Node, x: Heads, scale: float, mask: Value | None) -> tuple[Value, Value | None]:

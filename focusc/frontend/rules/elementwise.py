@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from focusc.frontend.node import Node, dtype, rank
+import numpy as np
+
+from focusc.frontend.node import Node, dtype, rank, shape
 from focusc.frontend.registry import RuleFunction, rule
 from focusc.frontend.weights import IMPORTED, WIDENED, type_name
 from focusc.ir import Value
@@ -113,13 +115,39 @@ def _convert(n: Node, x: Value, to: int) -> Value:
     return n.cast(x, IMPORTED[to])
 
 
-@rule("Identity", "Dropout")
+@rule("Identity")
 def identity(n: Node) -> Value:
-    """The input itself; Dropout does nothing in inference."""
-    if n.op_type == "Dropout" and n.has(2):
+    """The input itself."""
+    return n.x()
+
+
+@rule("Dropout")
+def dropout(n: Node) -> tuple[Value, Value | None]:
+    """The input itself: in inference nothing is dropped, and the mask, if it is wanted, keeps everything."""
+    if n.has(2):
         n.check(not bool(n.const(2, "training_mode").reshape(-1)[0]), "training_mode off", "training_mode on",
                 hint="export the model in evaluation mode")
-    return n.x()
+    return n.x(), n.constant(np.ones(shape(n.x()), bool)) if n.wants(1) else None
+
+
+@rule("IsInf")
+def is_inf(n: Node) -> Value:
+    """True at infinities, of the signs that the node asks for."""
+    x = n.x()
+    both = n.attr("detect_positive", 1) and n.attr("detect_negative", 1)
+    sign = 1 if n.attr("detect_positive", 1) else -1
+    if not n.attr("detect_positive", 1) and not n.attr("detect_negative", 1):
+        return n.constant(np.zeros(shape(x), bool))
+    return n.emit("tensor.equal", n.emit("tensor.abs", x) if both else x, n.scalar(sign * np.inf, x))
+
+
+@rule("BitwiseAnd", "BitwiseOr", "BitwiseXor", "BitwiseNot")
+def bitwise(n: Node) -> Value:
+    """Logic bit by bit on integers; on bools it is plain logic."""
+    kind = n.op_type.removeprefix("Bitwise").lower()
+    operands = [n.x(i) for i in range(1 if kind == "not" else 2)]
+    prefix = "" if dtype(operands[0]) == "bool" else "bitwise_"
+    return n.emit(f"tensor.{prefix}{kind}", *operands)
 
 
 @rule("CumSum")

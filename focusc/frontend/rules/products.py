@@ -45,13 +45,19 @@ def conv(n: Node) -> Value:
 
 @rule("MaxPool")
 def max_pool(n: Node) -> Value:
-    """Largest element of each window; without dilation and partial windows."""
+    """Largest element of each window. Partial windows (ceil_mode) are windows over more padding, which never wins."""
     x, kernel = n.x(), tuple(int(v) for v in n.attr("kernel_shape"))
-    strides = [int(v) for v in n.attr("strides", [1] * len(kernel))]
-    n.check(not n.attr("ceil_mode", 0), "ceil_mode 0", "ceil_mode 1")
-    n.check(set(n.attr("dilations", [1])) == {1}, "dilations of 1", n.attr("dilations"))
-    pads = _pads(n, shape(x)[2:], kernel, strides, [1] * len(kernel))
-    return n.emit("tensor.max_pool", x, kernel=kernel, strides=tuple(strides), pads=tuple(pads))
+    spatial = len(kernel)
+    strides = [int(v) for v in n.attr("strides", [1] * spatial)]
+    dilations = [int(v) for v in n.attr("dilations", [1] * spatial)]
+    pads = _pads(n, shape(x)[2:], kernel, strides, dilations)
+    if n.attr("ceil_mode", 0):
+        for axis, (extent, k, s, d) in enumerate(zip(shape(x)[2:], kernel, strides, dilations, strict=True)):
+            reach = d * (k - 1) + 1
+            count = _windows(extent, (pads[axis], pads[axis + spatial]), reach, s, True)
+            pads[axis + spatial] = max((count - 1) * s + reach - extent - pads[axis], 0)
+    return n.emit("tensor.max_pool", x, kernel=kernel, strides=tuple(strides), pads=tuple(pads),
+                  dilations=tuple(dilations))
 
 
 @rule("AveragePool")
@@ -76,11 +82,7 @@ def _pool_axis(n: Node, x: Value, axis: int, kernel: int, stride: int, dilation:
                ceil: bool, counted: bool) -> Value:
     """Windows along one axis as a product with a constant averaging matrix: pooling is separable and linear."""
     extent = shape(x)[axis]
-    reach = dilation * (kernel - 1) + 1
-    room = extent + sum(pads) - reach
-    outputs = (-(-room // stride) if ceil else room // stride) + 1
-    if ceil and (outputs - 1) * stride >= extent + pads[0]:
-        outputs -= 1  # a window must start inside the input or its left padding
+    outputs = _windows(extent, pads, dilation * (kernel - 1) + 1, stride, ceil)
     weight = np.zeros((extent, outputs), np.float32)
     for o in range(outputs):
         cells = np.arange(kernel) * dilation + o * stride - pads[0]
@@ -88,6 +90,14 @@ def _pool_axis(n: Node, x: Value, axis: int, kernel: int, stride: int, dilation:
         padded = cells[(cells >= -pads[0]) & (cells < extent + pads[1])]
         np.add.at(weight[:, o], inside, 1 / max(len(padded) if counted else len(inside), 1))
     return along_axis(n, x, axis, weight)
+
+
+def _windows(extent: int, pads: tuple[int, int], reach: int, stride: int, ceil: bool) -> int:
+    """How many windows an axis has; with `ceil` also those that end outside."""
+    room = extent + sum(pads) - reach
+    count = (-(-room // stride) if ceil else room // stride) + 1
+    # a window must start inside the input or its left padding
+    return count - 1 if ceil and (count - 1) * stride >= extent + pads[0] else count
 
 
 def along_axis(n: Node, x: Value, axis: int, weight: np.ndarray) -> Value:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from focusc.frontend.node import Node, rank, shape
+from focusc.frontend.node import Node, dtype, rank, shape
 from focusc.frontend.registry import rule
 from focusc.ir import Value
 
@@ -30,16 +30,39 @@ KINDS = {"ReduceMean": "mean", "ReduceSum": "sum", "ReduceMax": "max", "ReduceMi
 
 @rule(*KINDS)
 def plain(n: Node) -> Value:
-    """Mean, sum, maximum, minimum or product over axes."""
-    return reduce(n, KINDS[n.op_type], n.x())
+    """Mean, sum, maximum, minimum or product over axes; of bools, the maximum is `any` and the minimum `all`."""
+    x = n.x()
+    if dtype(x) == "bool" and n.op_type in ("ReduceMax", "ReduceMin"):
+        return n.cast(reduce(n, KINDS[n.op_type], n.cast(x, "u8")), "bool")
+    return reduce(n, KINDS[n.op_type], x)
 
 
-@rule("ArgMax")
+@rule("ArgMax", "ArgMin")
 def arg_max(n: Node) -> Value:
-    """Position of the largest element, the first in a tie."""
-    n.check(not n.attr("select_last_index", 0), "select_last_index 0", "select_last_index 1")
-    return n.emit("tensor.argmax", n.x(), axis=n.axis(int(n.attr("axis", 0)), rank(n.x())),
-                  keepdims=bool(n.attr("keepdims", 1)))
+    """Position of the largest (smallest) element: the first in a tie, or the last if the node says so."""
+    x = n.x()
+    axis = n.axis(int(n.attr("axis", 0)), rank(x))
+    if n.op_type == "ArgMin":
+        n.check(not dtype(x).startswith("u"), "signed numbers", dtype(x))
+        x = n.emit("tensor.neg", x)
+    last = bool(n.attr("select_last_index", 0))
+    if last:
+        x = n.emit("tensor.slice", x, starts=(-1,), ends=(-(2**62),), axes=(axis,), steps=(-1,))
+    found = n.emit("tensor.argmax", x, axis=axis, keepdims=bool(n.attr("keepdims", 1)))
+    return n.sub(n.scalar(shape(x)[axis] - 1, found), found) if last else found
+
+
+@rule("BatchNormalization")
+def batch_normalization(n: Node) -> Value:
+    """(x - mean) / sqrt(var + eps) * scale + bias with given statistics per channel, as one product and one sum."""
+    n.check(not n.attr("training_mode", 0), "training_mode off", "training_mode on",
+            hint="export the model in evaluation mode")
+    x, scale, bias, mean, variance = (n.x(i) for i in range(5))
+    root = n.emit("tensor.sqrt", n.add(variance, n.scalar(float(n.attr("epsilon", 1e-5)), variance)))
+    factor = n.div(scale, root)
+    shift = n.sub(bias, n.mul(mean, factor))
+    channels = (shape(x)[1],) + (1,) * (rank(x) - 2)
+    return n.add(n.mul(x, n.reshape(factor, channels)), n.reshape(shift, channels))
 
 
 @rule("ReduceSumSquare", "ReduceL2", "ReduceL1")

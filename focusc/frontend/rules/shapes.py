@@ -177,7 +177,8 @@ def pixel_shuffle(n: Node) -> Value:
     block, (batch, c, h, w) = int(n.attr("blocksize")), shape(n.x())
     if n.op_type == "SpaceToDepth":
         x = n.reshape(n.x(), (batch, c, h // block, block, w // block, block))
-        return n.reshape(n.transpose(x, (0, 3, 5, 1, 2, 4)), (batch, c * block * block, h // block, w // block))
+        order = (0, 3, 5, 1, 2, 4) if n.attr("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+        return n.reshape(n.transpose(x, order), (batch, c * block * block, h // block, w // block))
     if n.attr("mode", "DCR") == "DCR":
         x, perm = n.reshape(n.x(), (batch, block, block, c // block**2, h, w)), (0, 3, 4, 1, 5, 2)
     else:

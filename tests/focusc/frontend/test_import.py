@@ -52,6 +52,21 @@ def test_unused_inputs_are_dropped_and_noted(tmp_path: Path) -> None:
     assert op_report(path).notes == ("input mask is not used and was dropped",)
 
 
+def test_inputs_without_influence_are_dropped_and_noted(tmp_path: Path) -> None:
+    """Only the shape of `ids` is read; `mask` goes through nodes whose results nobody needs."""
+    nodes = [helper.make_node("Shape", ["ids"], ["s"]), helper.make_node("Expand", ["x", "s"], ["y"]),
+             helper.make_node("Cast", ["mask"], ["m"], to=F32), helper.make_node("Sub", ["x", "m"], ["unread"])]
+    path = tmp_path / "model.onnx"
+    onnx.save(model(nodes, [tensor("mask", [2, 4], TensorProto.INT64), tensor("ids", [2, 4], TensorProto.INT64), X],
+                    [Y]), str(path))
+    module = import_onnx(path)
+    assert [(a.name, a.index) for a in module.args] == [("x", 0)]
+    assert module.attrs["notes"] == ("input mask has no influence on any output and was dropped",
+                                     "input ids has no influence on any output and was dropped")
+    x = np.ones((2, 4), np.float32)
+    assert np.array_equal(interpret(module, {"x": x})["y"], x)
+
+
 def test_layout_given_by_the_caller_wins_over_metadata(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     laid_out(visual="1,8", grid="2,2,2", query="3")(path)
