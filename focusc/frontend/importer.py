@@ -16,8 +16,9 @@ from focusc.frontend.model_file import DEFAULT_DOMAINS, ModelFile, location, ope
 from focusc.frontend.node import Node, shape
 from focusc.frontend.registry import RULES, Produced
 from focusc.frontend.weights import IMPORTED, WIDENED, resource, type_name
-from focusc.ir import Builder, Loc, Module, TensorType, Value
+from focusc.ir import Builder, Loc, Module, Rewriter, TensorType, Value
 from focusc.ir.diagnostics import CompileError, Diagnostic
+from focusc.ir.matching import drop_unused
 
 STATIC_HINT = "export with static shapes, or fix the dimension with onnxruntime.tools.make_dynamic_shape_fixed"
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
@@ -76,10 +77,28 @@ class Importer:
 
     def module(self) -> Module:
         """The finished module; only if there are no problems."""
+        module = self.imported()
+        assert module is not None
+        return module
+
+    def imported(self) -> Module | None:
+        """What could be imported, also if there are problems: outputs without a value are left out, and what stands in
+        for a refused node is an input. None if no output has a value. Inputs without influence are dropped."""
         graph = self.model.proto.graph
-        outputs = {info.name: self.values[info.name] for info in graph.output}
-        attrs: dict[str, Any] = {"notes": tuple(self.notes)} if self.notes else {}
-        return self.builder.module(graph.name, outputs, attrs)
+        outputs = {info.name: self.values[info.name] for info in graph.output if info.name in self.values}
+        if not outputs:
+            return None
+        module = self.builder.module(graph.name, outputs)
+        reached = _reached(module)
+        unused = [arg for arg in module.args if arg not in reached]
+        if unused:
+            drop_unused(module, Rewriter(module))
+            module.body.drop_arguments(unused)
+            self.notes += [f"input {arg.name} has no influence on any output and was dropped" for arg in unused
+                           if not arg.name.startswith(STAND_IN)]
+        if self.notes:
+            module.attrs["notes"] = tuple(self.notes)
+        return module
 
     # ---- inputs and weights
 
@@ -214,6 +233,18 @@ def _rule_of(node: onnx.NodeProto, opset: int) -> Any:
     if opset < found.since:
         raise Unsupported(f"opset {found.since} or later for {node.op_type}", f"opset {opset}")
     return found.function
+
+
+def _reached(module: Module) -> set[Value]:
+    """Every value that an output is computed from."""
+    found: set[Value] = set()
+    stack = list(module.results)
+    while stack:
+        value = stack.pop()
+        if value not in found:
+            found.add(value)
+            stack += [v for v in (value.op.operands if value.op is not None else ()) if v is not None]
+    return found
 
 
 def sequence_lengths(module: Module) -> set[int]:
