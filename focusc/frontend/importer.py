@@ -21,6 +21,8 @@ from focusc.ir.diagnostics import CompileError, Diagnostic
 from focusc.ir.matching import drop_unused
 
 STATIC_HINT = "export with static shapes, or fix the dimension with onnxruntime.tools.make_dynamic_shape_fixed"
+STAND_IN = "unsupported."
+"""Prefix of the inputs that stand for the results of refused nodes."""
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 
 
@@ -210,7 +212,7 @@ class Importer:
             if not name or name in self.values or info is None or dims is None:
                 continue
             if info.tensor_type.elem_type in IMPORTED:
-                self.values[name] = self.builder.argument(f"unsupported.{name}",
+                self.values[name] = self.builder.argument(STAND_IN + name,
                                                           TensorType(dims, IMPORTED[info.tensor_type.elem_type]))
 
     def _refuse(self, code: str, message: str, *, node: str = "", hint: str = "") -> None:
