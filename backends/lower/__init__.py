@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from focusc.backends.lower import attention, concentrate, data, elementwise, gemm, norm
+from focusc.backends.lower import attention, concentrate, data, elementwise, gemm, norm, transpose
 from focusc.backends.lower.context import HANDLERS, Lowering
 from focusc.backends.lower.views import View
 from focusc.backends.options import Tiling
 from focusc.ir import CompileError, Diagnostic, Module, TensorType
 
-__all__ = ["attention", "concentrate", "data", "elementwise", "gemm", "lower_module", "norm"]
+__all__ = ["attention", "concentrate", "data", "elementwise", "gemm", "lower_module", "norm", "transpose"]
 
 
 def lower_module(module: Module, tiling: Tiling) -> Module:

@@ -70,6 +70,8 @@ class Lowering:
     absorbed: set[Op] = field(default_factory=set[Op])
     pending: dict[Op, Callable[[], None]] = field(default_factory=dict[Op, Callable[[], None]])
     nodes: dict[Loc, Node] = field(default_factory=dict[Loc, Node])
+    shared: dict[str, Value] = field(default_factory=dict[str, Value])
+    """Constant buffers of the lowering's own, by name."""
 
     # -- values --------------------------------------------------------------------------------------------------
     def view(self, value: Value) -> View:

@@ -1,0 +1,142 @@
+"""tensor.transpose from DRAM to DRAM: strict emulator and tile interpreter against numpy, to the bit in f16."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from focusc.backends import compile_module, load_hardware
+from focusc.backends.lower import lower_module
+from focusc.backends.lower.transpose import Permutation
+from focusc.backends.options import tiling
+from focusc.ir import Builder, CompileError, Module, TensorType, Value, interpret
+from focusc.isa.emulator import Emulator
+
+FOCUS = load_hardware("focus")
+Shape = tuple[int, ...]
+
+
+def turned(shape: Shape, perm: Shape) -> Module:
+    """One transposition."""
+    b = Builder()
+    return b.module("m", {"y": b.emit("tensor.transpose", b.argument("x", TensorType(shape, "f32")), perm=perm)})
+
+
+def numbers(shape: Shape) -> np.ndarray:
+    """Distinct f16 numbers as far as there are that many, in f32, of both signs and all magnitudes."""
+    bits = np.random.default_rng(math.prod(shape)).permutation(0xF800)[: math.prod(shape)] if math.prod(shape) else []
+    bits = np.resize(np.asarray(bits, np.uint16), math.prod(shape))
+    values = np.where(bits < 0x7C00, bits, bits + 0x0400).astype(np.uint16).view(np.float16)
+    return values.astype(np.float32).reshape(shape)
+
+
+def run(module: Module, x: np.ndarray, **options: int) -> np.ndarray:
+    """Output of the strict emulator; the tile interpreter must agree."""
+    found = Emulator(compile_module(module, FOCUS, options=options), strict=True).run({"x": x}).outputs["y"]
+    lowered = lower_module(module, tiling(FOCUS, options.get("m", 0), options.get("n", 0)))
+    np.testing.assert_array_equal(interpret(lowered, {"x": x})["y"], found.astype(np.float32))
+    return found
+
+
+CASES: dict[str, tuple[Shape, Shape]] = {
+    "tokens to heads": ((2, 11, 3, 32), (0, 2, 1, 3)),
+    "heads to tokens": ((2, 3, 11, 32), (0, 2, 1, 3)),
+    "odd heads": ((1, 9, 5, 72), (0, 2, 1, 3)),
+    "channels last": ((2, 3, 10, 14), (0, 2, 3, 1)),
+    "channels first": ((2, 10, 14, 3), (0, 3, 1, 2)),
+    "wide channels last": ((1, 100, 6, 7), (0, 2, 3, 1)),
+    "keys to columns": ((2, 3, 40, 32), (0, 1, 3, 2)),
+    "a matrix": ((130, 70), (1, 0)),
+    "a vector": ((1, 50), (1, 0)),
+    "rotation": ((5, 6, 7), (2, 0, 1)),
+    "other rotation": ((5, 6, 7), (1, 2, 0)),
+    "reversal": ((3, 4, 5, 6), (3, 2, 1, 0)),
+    "axes of one": ((1, 6, 1, 40), (2, 3, 0, 1)),
+    "six axes": ((2, 3, 2, 3, 2, 8), (0, 3, 1, 4, 2, 5)),
+    "identity": ((4, 5, 6), (0, 1, 2)),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_layouts_of_vision_language_models(name: str) -> None:
+    shape, perm = CASES[name]
+    x = numbers(shape)
+    np.testing.assert_array_equal(run(turned(shape, perm), x), x.transpose(perm))
+
+
+@settings(max_examples=12, suppress_health_check=list(HealthCheck), deadline=None)
+@given(st.data())
+def test_any_permutation(data: st.DataObject) -> None:
+    shape = tuple(data.draw(st.lists(st.sampled_from([1, 2, 3, 7, 33, 40]), min_size=1, max_size=5)))
+    while math.prod(shape) > 60_000:
+        shape = shape[1:]
+    perm = tuple(data.draw(st.permutations(range(len(shape)))))
+    m = data.draw(st.sampled_from([0, 8]))
+    x = numbers(shape)
+    np.testing.assert_array_equal(run(turned(shape, perm), x, m=m, n=32), x.transpose(perm))
+
+
+@given(st.data())
+def test_the_fewest_axes_that_move_the_same(data: st.DataObject) -> None:
+    shape = tuple(data.draw(st.lists(st.integers(1, 3), min_size=1, max_size=5)))
+    perm = tuple(data.draw(st.permutations(range(len(shape)))))
+    found = Permutation.of(shape, perm)
+    x = np.arange(math.prod(shape)).reshape(shape)
+    assert (x.reshape(found.dims).transpose(found.order).reshape(-1) == x.transpose(perm).reshape(-1)).all()
+    assert 1 not in found.dims and all(b != a + 1 for a, b in zip(found.order, found.order[1:], strict=False))
+
+
+def unshuffled(b: Builder, x: Value, factor: int) -> Value:
+    """Pixel-unshuffle of SmolVLM's connector: [B, H * W, C] -> [B, H * W / factor^2, C * factor^2]."""
+    batch, count, width = x.type.shape  # type: ignore[attr-defined]
+    side = math.isqrt(count)
+    y = b.emit("tensor.reshape", x, shape=(batch, side, side // factor, width * factor))
+    y = b.emit("tensor.transpose", y, perm=(0, 2, 1, 3))
+    y = b.emit("tensor.reshape", y, shape=(batch, side // factor, side // factor, width * factor**2))
+    y = b.emit("tensor.transpose", y, perm=(0, 2, 1, 3))
+    return b.emit("tensor.reshape", y, shape=(batch, count // factor**2, width * factor**2))
+
+
+def test_pixel_unshuffle() -> None:
+    b = Builder()
+    y = unshuffled(b, b.argument("x", TensorType((2, 64, 24), "f32")), 2)
+    x = numbers((2, 64, 24))
+    wanted = x.reshape(2, 8, 4, 48).transpose(0, 2, 1, 3).reshape(2, 4, 4, 96).transpose(0, 2, 1, 3).reshape(2, 16, 96)
+    np.testing.assert_array_equal(run(b.module("m", {"y": y}), x), wanted)
+
+
+def test_a_window_is_transposed_and_a_part_of_a_concatenation_written_in_place() -> None:
+    b = Builder()
+    x = b.argument("x", TensorType((1, 40, 96), "f32"))
+    part = b.emit("tensor.slice", x, starts=(32,), ends=(64,), axes=(2,), steps=(1,))
+    across = b.emit("tensor.transpose", part, perm=(0, 2, 1))
+    rows = b.emit("tensor.slice", x, starts=(0,), ends=(40,), axes=(2,), steps=(1,))
+    y = b.emit("tensor.concat", rows, across, axis=1)
+    values = numbers((1, 40, 96))
+    wanted = np.concatenate([values[:, :, :40], values[:, :, 32:64].transpose(0, 2, 1)], axis=1)
+    np.testing.assert_array_equal(run(b.module("m", {"y": y}), values), wanted)
+
+
+def test_the_program_does_not_grow_and_holds_one_identity() -> None:
+    sizes = []
+    for rows in (100, 400):
+        b = Builder()
+        x = b.argument("x", TensorType((rows, 40), "f32"))
+        once = b.emit("tensor.transpose", x, perm=(1, 0))
+        twice = b.emit("tensor.transpose", b.emit("nn.gelu", once, approximate="tanh"), perm=(1, 0))
+        program = compile_module(b.module("m", {"y": twice}), FOCUS)
+        sizes.append(len(program.text))
+        assert [s.shape for s in program.symbols if s.kind == "const"] == [(32, 32)]
+    assert sizes[0] == sizes[1]
+
+
+def test_whole_numbers_are_refused() -> None:
+    b = Builder()
+    ids = b.argument("ids", TensorType((3, 5), "i64"))
+    module = b.module("m", {"y": b.emit("tensor.transpose", ids, perm=(1, 0))})
+    with pytest.raises(CompileError, match="i32 values do not pass through tiles; expected f32 or f16"):
+        compile_module(module, FOCUS)
