@@ -25,7 +25,7 @@ ArrayOption = Annotated[
     Array, typer.Option("--array", help="How the array is timed: published passes, or overlapped ones.")
 ]
 Visual = Annotated[
-    str | None, typer.Option("--visual", metavar="START,LENGTH", help="Visual span, if the file does not say.")
+    str | None, typer.Option("--visual", metavar="START,LENGTH", help="Visual span, if the model does not say.")
 ]
 Grid = Annotated[str | None, typer.Option("--grid", metavar="F,H,W", help="Grid of the visual tokens.")]
 Strides = Annotated[str | None, typer.Option("--strides", metavar="F,H,W", help="Linear strides; H*W,W,1 if left out.")]
@@ -153,30 +153,3 @@ def progress(quiet: bool = False) -> Iterator[Progress]:
             bar.update(task, description=what, completed=done, total=total)
 
         yield report
-
-
-def layout_options(
-    visual: str | None, grid: str | None, strides: str | None, query: int | None, file: Path | None
-) -> dict[str, Any] | None:
-    """The token layout given on the command line, or None if it is left to the model's own metadata."""
-    from focusc.driver import InputError, layout_file
-
-    given = layout_file(file) if file is not None else {}
-    for name, text, length in (("visual", visual, 2), ("grid", grid, 3), ("strides", strides, 3)):
-        if text is None:
-            continue
-        try:
-            numbers = [int(part) for part in text.split(",")]
-        except ValueError:
-            numbers = []
-        if len(numbers) != length:
-            raise InputError(
-                "layout.text",
-                f"found {text!r}, expected {length} whole numbers with commas",
-                where=f"--{name}",
-                hint="for example --visual 2,288 --grid 8,6,6",
-            )
-        given[name] = numbers
-    if query is not None:
-        given["query"] = query
-    return given or None

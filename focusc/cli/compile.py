@@ -14,7 +14,6 @@ from focusc.cli.common import (
     Strides,
     Visual,
     emit,
-    layout_options,
     progress,
     show,
 )
@@ -49,14 +48,14 @@ def command(
     json: Json = False,
 ) -> None:
     """Compile a model for a target."""
-    from focusc.driver import CompileOptions, compile_model
+    from focusc.driver import CompileOptions, compile_model, layout_facts
     from focusc.report.tables import compile_table
 
     options = CompileOptions.load(
         config,
         target=target,
         concentrate=concentrate,
-        layout=layout_options(visual, grid, strides, query, layout),
+        layout=layout_facts(layout, visual=visual, grid=grid, strides=strides, query=query),
         pipeline=pipeline,
     )
     with progress(json) as report:

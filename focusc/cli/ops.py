@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from focusc.cli.common import Grid, Json, LayoutFile, Query, Strides, Visual, emit, layout_options, show
+from focusc.cli.common import Grid, Json, LayoutFile, Query, Strides, Visual, emit, show
 
 
 def command(
@@ -24,10 +24,10 @@ def command(
     json: Json = False,
 ) -> None:
     """List every node: supported or not, the constraint, the value found, what to do; status 1 if any is not."""
-    from focusc.driver import ops
+    from focusc.driver import layout_facts, ops
     from focusc.report.tables import ops_table, sites_table
 
-    given = layout_options(visual, grid, strides, query, layout)
+    given = layout_facts(layout, visual=visual, grid=grid, strides=strides, query=query)
     if sites:
         from focusc.driver import concentration_sites
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from focusc.driver.exporter import export
     from focusc.driver.inspection import objdump
     from focusc.driver.load import load_model, load_program
-    from focusc.driver.options import CompileOptions, layout_file
+    from focusc.driver.options import CompileOptions, layout_facts
     from focusc.driver.progress import Progress
     from focusc.driver.snapshots import opt
     from focusc.driver.support import concentration_sites, ops
@@ -37,7 +37,7 @@ _HOME = {
     "concentration_sites": "support",
     "demo": "demonstration",
     "export": "exporter",
-    "layout_file": "options",
+    "layout_facts": "options",
     "load_model": "load",
     "load_program": "load",
     "objdump": "inspection",
@@ -62,7 +62,7 @@ __all__ = [
     "concentration_sites",
     "demo",
     "export",
-    "layout_file",
+    "layout_facts",
     "load_model",
     "load_program",
     "objdump",

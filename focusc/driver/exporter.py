@@ -33,8 +33,6 @@ def export(
         report = exporters.export(model, Path(output), opset=opset)
     except exporters.ExportError as error:
         raise InputError("export.model", str(error)) from error
-    except exporters.LayoutError as error:
-        raise InputError(f"layout.{error.fact}", str(error)) from error
     except OSError as error:
         raise write_error(output, error) from error
     progress("export and compare with torch", 1, 1)

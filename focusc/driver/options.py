@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -36,7 +37,7 @@ class CompileOptions(BaseModel):
     target: str = "focus"
     concentrate: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
     tiling: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
-    layout: dict[str, int | list[int]] | None = None
+    layout: dict[str, int | str | list[int]] | None = None
     pipeline: str | None = None
 
     @field_validator("concentrate")
@@ -58,12 +59,16 @@ class CompileOptions(BaseModel):
         method = given.get("concentrate")
         if isinstance(method, str):
             given["concentrate"] = {**table.get("concentrate", {}), "method": method}
+        if "layout" in given and isinstance(table.get("layout"), dict):
+            given["layout"] = {**table["layout"], **given["layout"]}
         try:
             options = cls.model_validate({**table, **given})
         except ValidationError as error:
             raise _invalid(error, file) from None
         if file is not None:
             _check_passes(options, file)
+            if "layout" in table and options.layout is not None:
+                _check_layout(options.layout, file)
         return options
 
     @property
@@ -73,18 +78,28 @@ class CompileOptions(BaseModel):
         return str(method) if method is not None else None
 
 
-def layout_file(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """The table [layout] of a TOML file; the front end checks its contents."""
-    table = _read(path)
-    layout = table.get("layout")
-    if not isinstance(layout, dict):
+def layout_facts(file: str | os.PathLike[str] | None = None, **flags: str | int | None) -> dict[str, Any] | None:
+    """The token layout from the table [layout] of a TOML file (if any), overridden by the flags that are not None.
+
+    None if nothing is given. Raises InputError or, for flags alone, CompileError `layout.*`.
+    """
+    from focusc.ir.concentration.layout import Layout
+
+    given = {fact: value for fact, value in flags.items() if value is not None}
+    if file is None:
+        if given:
+            Layout.parse(given)
+        return given or None
+    table = _read(file).get("layout")
+    if not isinstance(table, dict):
         raise InputError(
             "layout.file",
             "there is no table [layout]",
-            where=os.fspath(path),
+            where=os.fspath(file),
             hint="write [layout] with visual = [start, length], grid = [f, h, w] and query = n",
         )
-    return dict(layout)
+    _check_layout({**table, **given}, file)
+    return {**table, **given}
 
 
 def pipeline_options(options: dict[str, Any]) -> str:
@@ -131,6 +146,20 @@ def _check_passes(options: CompileOptions, file: str | os.PathLike[str]) -> None
                 first = error.diagnostics[0]
                 where = f"{os.fspath(file)}:{_line_of(Path(file), [table, key])}"
                 raise InputError("config.option", first.message, where=where, hint=first.hint) from None
+
+
+def _check_layout(facts: Mapping[str, Any], file: str | os.PathLike[str]) -> None:
+    """Let the layout judge its facts, so that the error can name the line of the file."""
+    from focusc.ir import CompileError
+    from focusc.ir.concentration.layout import Layout
+
+    try:
+        Layout.parse(facts)
+    except CompileError as error:
+        first = error.diagnostics[0]
+        fact = first.message.split()[0]  # every message begins with the fact
+        line = _line_of(Path(file), ["layout", fact]) or _line_of(Path(file), ["layout"])
+        raise InputError(first.code, first.message, where=f"{os.fspath(file)}:{line}", hint=first.hint) from None
 
 
 def _invalid(error: ValidationError, file: str | os.PathLike[str] | None) -> InputError:

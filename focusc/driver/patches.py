@@ -48,14 +48,13 @@ class PatchFlow:
 def patch_flow(module: Module, inputs: Mapping[str, Array]) -> PatchFlow:
     """Run a concentrated module in the interpreter and watch its SEC and SIC ops.
 
-    InputError if the module has no such op.
+    InputError if the module has no such op, CompileError if it has no token layout.
     """
     from focusc.ir import interpret
+    from focusc.ir.concentration.layout import Layout
 
-    layout = module.attrs.get("layout")
-    if layout is None:
-        raise InputError("layout.missing", "the module has no token layout, so there is no grid of patches to show")
-    everything = np.arange(layout["visual"][1])
+    layout = Layout.of(module)
+    everything = np.arange(layout.length)
     kept: dict[Value, Array] = {}
     merged: dict[int, tuple[Array, Array]] = {}
     pruned: dict[int, Array] = {}
@@ -86,4 +85,4 @@ def patch_flow(module: Module, inputs: Mapping[str, Array]) -> PatchFlow:
     layers = len(stages)
     if len(present) != len(stages[-1].positions):
         stages.append(Stage(len(stages), present, None))
-    return PatchFlow(tuple(layout["grid"]), tuple(layout["strides"]), len(everything), stages, layers)
+    return PatchFlow(layout.grid, layout.strides, len(everything), stages, layers)

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from .layout import LayoutError, TokenLayout
+from .layout import Layout
 from .onnx_export import Exportable, ExportError, ExportReport, available, export
 
-__all__ = ["ExportError", "ExportReport", "Exportable", "LayoutError", "TokenLayout", "available", "export"]
+__all__ = ["ExportError", "ExportReport", "Exportable", "Layout", "available", "export"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from .evaluation import Question
-from .layout import TokenLayout
+from .layout import Layout
 from .onnx_export import Exportable
 
 CONCENTRATE = {"schedule": "[1:0.5,2:0.4,3:0.3,4:0.2,5:0.1]", "threshold": 0.9}
@@ -23,7 +23,7 @@ def exportable(random_weights: int | None = None) -> Exportable:
 
     example = sample("heldout", 0)
     inputs = {"pixel_values": torch.from_numpy(example.pixel_values), "input_ids": torch.from_numpy(example.input_ids)}
-    layout = TokenLayout(len(PREFIX), VISUAL, (FRAMES, GRID, GRID), (GRID * GRID, GRID, 1), QUERY)
+    layout = Layout(len(PREFIX), VISUAL, (FRAMES, GRID, GRID), (GRID * GRID, GRID, 1), QUERY)
     return Exportable("demo", demo.load(random_weights), inputs, ("logits",), layout)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from .layout import TokenLayout
+from .layout import Layout, to_metadata
 
 if TYPE_CHECKING:
     import onnx
@@ -44,7 +44,7 @@ class Exportable:
     module: torch.nn.Module
     inputs: dict[str, torch.Tensor]
     outputs: tuple[str, ...]
-    layout: TokenLayout
+    layout: Layout
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class ExportReport:
     nodes: int
     parameters: int
     file_bytes: int
-    layout: TokenLayout
+    layout: Layout
     max_abs: float
     max_rel: float
 
@@ -182,7 +182,7 @@ def export(model: str | Exportable, path: Path | str, *, opset: int = 20,
 
     `model` is a name from `available()` or an Exportable; `random_weights` seeds an untrained instance instead. Raises
     ExportError (unknown model, opset below 20, untraceable, dynamic shapes, more than TOLERANCE from torch),
-    LayoutError, or OSError from writing. Nothing is written unless everything agrees.
+    CompileError (`layout.*`), or OSError from writing. Nothing is written unless everything agrees.
     """
     import onnx
 
@@ -193,11 +193,11 @@ def export(model: str | Exportable, path: Path | str, *, opset: int = 20,
         raise FileNotFoundError(f"no folder {path.parent} to write {path.name} into")
     source = _resolve(model, random_weights)
     if "input_ids" in source.inputs:
-        source.layout.check(source.inputs["input_ids"].shape[-1])
+        source.layout.fit(source.inputs["input_ids"].shape[-1])
     proto = _trace(source, opset)
     _tidy(proto, source.module)
     proto.producer_name = "focusc"
-    props = {p.key: p.value for p in proto.metadata_props} | source.layout.to_metadata()
+    props = {p.key: p.value for p in proto.metadata_props} | to_metadata(source.layout)
     onnx.helper.set_model_props(proto, props | {"focusc.producer": f"focusc export {source.name}"})
     _check_static(proto)
     onnx.checker.check_model(proto, full_check=True)

@@ -11,12 +11,13 @@ import onnx
 
 from focusc.frontend import rules  # noqa: F401  (registers the rules)
 from focusc.frontend.errors import Unsupported
-from focusc.frontend.layout import TokenLayout, as_attribute, check_against_sequences, check_layout, parse_layout
+from focusc.frontend.layout import check_against_sequences, find_layout
 from focusc.frontend.model_file import DEFAULT_DOMAINS, ModelFile, location, open_model
 from focusc.frontend.node import Node, shape
 from focusc.frontend.registry import RULES, Produced
 from focusc.frontend.weights import IMPORTED, WIDENED, resource, type_name
 from focusc.ir import Builder, Loc, Module, Rewriter, TensorType, Value
+from focusc.ir.concentration.layout import Layout
 from focusc.ir.diagnostics import CompileError, Diagnostic
 from focusc.ir.matching import drop_unused
 
@@ -26,10 +27,10 @@ STAND_IN = "unsupported."
 CONTROL_FLOW = frozenset({"If", "Loop", "Scan"})
 
 
-def import_onnx(path: str | Path, layout: TokenLayout | Mapping[str, Any] | None = None) -> Module:
+def import_onnx(path: str | Path, layout: Layout | Mapping[str, Any] | None = None) -> Module:
     """Read an ONNX file into a module of the tensor dialect (and of the nn dialect where a node says it already).
 
-    `layout` (a TokenLayout, or a mapping with visual, grid, strides, query) takes precedence over the file's metadata.
+    `layout` (a Layout, or a mapping with visual, grid, strides, query) takes precedence over the file's metadata.
     Module attributes: `layout` if known, `notes` (conversions and dropped inputs). Raises CompileError with every
     problem found, up to its limit: `onnx.*`, `layout.*`.
     """
@@ -38,11 +39,11 @@ def import_onnx(path: str | Path, layout: TokenLayout | Mapping[str, Any] | None
     importer.run()
     if importer.problems:
         raise CompileError(importer.problems)
-    found = parse_layout(model.metadata, model.name) if layout is None else check_layout(layout, model.name)
+    found = find_layout(layout, model.metadata, model.name)
     module = importer.module()
     if found is not None:
         check_against_sequences(found, sequence_lengths(module), model.name)
-        module.attrs["layout"] = as_attribute(found)
+        module.attrs["layout"] = found.facts()
     return module
 
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from focusc.frontend.importer import Importer, Outcome, sequence_lengths
-from focusc.frontend.layout import TokenLayout, as_attribute, check_against_sequences, check_layout, parse_layout
+from focusc.frontend.layout import check_against_sequences, find_layout
 from focusc.frontend.model_file import open_model
+from focusc.ir.concentration.layout import Layout
 from focusc.ir.diagnostics import CompileError, Diagnostic
 
 
@@ -64,7 +65,7 @@ class OpReport:
                 "nodes": [n.to_dict() for n in self.nodes], "notes": list(self.notes)}
 
 
-def op_report(path: str | Path, layout: TokenLayout | Mapping[str, Any] | None = None) -> OpReport:
+def op_report(path: str | Path, layout: Layout | Mapping[str, Any] | None = None) -> OpReport:
     """Try every node of the model. `layout` takes precedence over the file's metadata, as for `import_onnx`.
 
     Raises CompileError only where nothing can be said about nodes at all: the file cannot be read, onnx.checker refuses
@@ -77,9 +78,9 @@ def op_report(path: str | Path, layout: TokenLayout | Mapping[str, Any] | None =
     problems = [p for p in importer.problems if id(p) not in of_nodes]
     used = None
     try:
-        found = parse_layout(model.metadata, model.name) if layout is None else check_layout(layout, model.name)
+        found = find_layout(layout, model.metadata, model.name)
         if found is not None:
-            used = as_attribute(found)
+            used = found.facts()
             if not importer.problems:
                 check_against_sequences(found, sequence_lengths(importer.module()), model.name)
     except CompileError as error:

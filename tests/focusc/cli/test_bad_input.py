@@ -118,7 +118,7 @@ class TestLayout:
         refused(
             cli,
             golden,
-            "layout_span",
+            "layout_visual",
             "compile",
             "decoder.onnx",
             "-o",
@@ -166,6 +166,25 @@ class TestLayout:
     def test_no_layout_table(self, cli: Cli, golden: Golden, decoder: Path, tmp_path: Path) -> None:
         (tmp_path / "l.toml").write_text("grid = [2, 4, 4]\n")
         refused(cli, golden, "layout_table", "compile", "decoder.onnx", "-o", "out.fbin", "--layout", "l.toml")
+
+    def test_a_file_and_flags_for_a_model_that_does_not_say(self, cli: Cli, decoder: Path) -> None:
+        model = onnx.load(decoder)
+        del model.metadata_props[:]
+        onnx.save(model, "foreign.onnx")
+        Path("l.toml").write_text("[layout]\nvisual = [2, 32]\ngrid = [2, 4, 4]\nquery = 4\n")
+        Path("part.toml").write_text("[layout]\nvisual = [2, 32]\ngrid = [2, 4, 4]\nquery = 5\n")
+        flags = ("--visual", "2,32", "--grid", "2,4,4", "--query", "4")
+        for given in (("--layout", "l.toml"), flags, ("--layout", "part.toml", "--query", "4")):
+            layout = json.loads(cli("ops", "foreign.onnx", "--json", *given).out)["layout"]
+            assert layout == {"visual": [2, 32], "grid": [2, 4, 4], "strides": [16, 4, 1], "query": 4}
+        done = cli("compile", "foreign.onnx", "-o", "out.fbin", "--concentrate", "sec", "--layout", "l.toml")
+        assert done.status == 0, done.err
+
+    def test_contradiction_in_a_file_names_its_line(self, cli: Cli, golden: Golden, decoder: Path) -> None:
+        Path("l.toml").write_text("[layout]\nvisual = [2, 32]\n\ngrid = [2, 4, 5]\nquery = 4\n")
+        refused(cli, golden, "layout_line", "compile", "decoder.onnx", "-o", "out.fbin", "--layout", "l.toml")
+        Path("c.toml").write_text("target = 'focus'\n[layout]\nvisual = [2, 32]\nquery = 4\n")
+        refused(cli, golden, "layout_config", "compile", "decoder.onnx", "-o", "out.fbin", "--config", "c.toml")
 
     def test_concentrate_without_a_layout(self, cli: Cli, golden: Golden, small_model: onnx.ModelProto) -> None:
         Path("m.onnx").write_bytes(small_model.SerializeToString())

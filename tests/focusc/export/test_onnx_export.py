@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from focusc.export import ExportError, ExportReport, TokenLayout, export
+from focusc.export import ExportError, ExportReport, Layout, export
 from focusc.export import onnx_export as module
+from focusc.export.layout import from_metadata
+from focusc.ir import CompileError
 
 if TYPE_CHECKING:
     import onnx
@@ -59,7 +61,7 @@ def test_signature_is_static(exported: Exported) -> None:
 
 def test_layout_is_in_the_metadata(exported: Exported) -> None:
     props = {p.key: p.value for p in exported[1].metadata_props}
-    assert TokenLayout.from_metadata(props) == exported[0].layout == TokenLayout(3, 288, (8, 6, 6), (36, 6, 1), 10)
+    assert from_metadata(props) == exported[0].layout == Layout(3, 288, (8, 6, 6), (36, 6, 1), 10)
     assert props["focusc.producer"] == "focusc export demo"
 
 
@@ -122,8 +124,8 @@ def test_any_module_exports(tmp_path: Path) -> None:
             return self.head(x.mean(1))
 
     inputs = {"pixels": torch.randn(4, 3, 32), "input_ids": torch.arange(6)[None]}
-    source = module.Exportable("tiny", Tiny(), inputs, ("logits",), TokenLayout(0, 4, (1, 2, 2), (4, 2, 1), 2))
+    source = module.Exportable("tiny", Tiny(), inputs, ("logits",), Layout(0, 4, (1, 2, 2), (4, 2, 1), 2))
     assert export(source, tmp_path / "tiny.onnx").parameters == 2 * 8 * 32
-    wrong = module.Exportable("tiny", Tiny(), inputs, ("logits",), TokenLayout(0, 4, (1, 2, 2), (4, 2, 1), 3))
-    with pytest.raises(ValueError, match=r"layout.query: is 3 positions, but 2 follow"):
+    wrong = module.Exportable("tiny", Tiny(), inputs, ("logits",), Layout(0, 4, (1, 2, 2), (4, 2, 1), 3))
+    with pytest.raises(CompileError, match="query is 3 rows, but 2 of the 6 rows follow"):
         export(wrong, tmp_path / "wrong.onnx")

@@ -101,10 +101,10 @@ CASES: dict[str, Callable[[Path], None]] = {
     "onnx.external-data": external("weights.bin", 20),
     "onnx.external-data-length": external("weights.bin", 32, length="16"),
     "layout.visual": laid_out(visual="6,8", grid="2,2,2", query="1"),
-    "layout.visual-text": laid_out(visual="six", grid="2,2,2", query="1"),
+    "layout.type": laid_out(visual="six", grid="2,2,2", query="1"),
     "layout.grid": laid_out(visual="1,8", grid="2,2,3", query="3"),
     "layout.query": laid_out(visual="1,8", grid="2,2,2", query="9"),
-    "layout.query-missing": laid_out(visual="1,8", grid="2,2,2"),
+    "layout.key": laid_out(visual="1,8", grid="2,2,2"),
 }
 
 
