@@ -15,13 +15,14 @@ if TYPE_CHECKING:
     from focusc.driver.demonstration import demo
     from focusc.driver.errors import InputError
     from focusc.driver.execution import Result, run, run_files, simulate, simulate_files
-    from focusc.driver.exporter import export
+    from focusc.driver.exporter import export, export_vlm, vlm_request
     from focusc.driver.inspection import objdump
     from focusc.driver.load import load_model, load_program
     from focusc.driver.options import CompileOptions, layout_facts
     from focusc.driver.progress import Progress
     from focusc.driver.snapshots import opt
     from focusc.driver.support import concentration_sites, ops
+    from focusc.driver.workloads import list_workloads, load_workload, write_workload
 
 # where each name lives; no module is called like a function here, or importing it would hide the function
 _HOME = {
@@ -37,9 +38,12 @@ _HOME = {
     "concentration_sites": "support",
     "demo": "demonstration",
     "export": "exporter",
+    "export_vlm": "exporter",
     "layout_facts": "options",
+    "list_workloads": "workloads",
     "load_model": "load",
     "load_program": "load",
+    "load_workload": "workloads",
     "objdump": "inspection",
     "ops": "support",
     "opt": "snapshots",
@@ -47,6 +51,8 @@ _HOME = {
     "run_files": "execution",
     "simulate": "execution",
     "simulate_files": "execution",
+    "vlm_request": "exporter",
+    "write_workload": "workloads",
 }
 
 __all__ = [
@@ -62,9 +68,12 @@ __all__ = [
     "concentration_sites",
     "demo",
     "export",
+    "export_vlm",
     "layout_facts",
+    "list_workloads",
     "load_model",
     "load_program",
+    "load_workload",
     "objdump",
     "ops",
     "opt",
@@ -72,6 +81,8 @@ __all__ = [
     "run_files",
     "simulate",
     "simulate_files",
+    "vlm_request",
+    "write_workload",
 ]
 
 

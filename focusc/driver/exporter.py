@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from focusc.driver.errors import InputError
 from focusc.driver.files import write_error
@@ -12,6 +12,8 @@ from focusc.driver.progress import Progress, silent
 
 if TYPE_CHECKING:
     from focusc.export import ExportReport
+    from focusc.export.samples import Request
+    from focusc.export.vlm import VlmReport
 
 
 def export(
@@ -37,3 +39,41 @@ def export(
         raise write_error(output, error) from error
     progress("export and compare with torch", 1, 1)
     return report
+
+
+def vlm_request(**given: Any) -> Request:
+    """What a VLM is to be shown; see `focusc.export.samples.Request`. Raises InputError `export.options`."""
+    from focusc.export.errors import ExportError
+    from focusc.export.samples import Request
+
+    try:
+        return Request(**given)
+    except ExportError as error:
+        raise InputError(error.code, str(error), hint=error.hint) from error
+
+
+def export_vlm(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    request: Request,
+    opset: int = 23,
+    random_weights: int | None = None,
+    weights: bool = True,
+    progress: Progress = silent,
+) -> VlmReport:
+    """Write the prefill of a transformers VLM, a checkpoint directory or a config.json, as one static ONNX graph.
+
+    See `focusc.export.vlm.export_vlm`. Raises InputError `export.*` for everything that is wrong with what was given,
+    and for models that cannot be traced.
+    """
+    from focusc.export.errors import ExportError
+    from focusc.export.vlm import export_vlm as run
+
+    try:
+        return run(os.fspath(source), Path(output), request=request, opset=opset, random_weights=random_weights,
+                   weights=weights, progress=progress)
+    except ExportError as error:
+        raise InputError(error.code, str(error), where=error.where, hint=error.hint) from error
+    except OSError as error:
+        raise write_error(output, error) from error

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from .errors import ExportError
 from .layout import Layout, to_metadata
 
 if TYPE_CHECKING:
@@ -29,10 +30,6 @@ ADAPTERS = ("demo",)
 """Names of the modules beside this one that offer `exportable(random_weights) -> Exportable`."""
 TOLERANCE = 1e-4
 """Largest accepted difference from torch, relative to the largest output magnitude."""
-
-
-class ExportError(ValueError):
-    """A model that cannot be exported, or whose ONNX form does not agree with torch."""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,195 @@
+"""A transformers VLM from a local directory or a config file: its weights, random ones, or none at all.
+
+Nothing is downloaded, and no code of the checkpoint is executed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .errors import ExportError
+
+__all__ = ["TESTED", "Checkpoint", "open_checkpoint"]
+
+TESTED = "5.23.0"
+"""The transformers version that the tests run with, beside torch 2.13.0."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A config with the directory it came from."""
+
+    directory: Path
+    config: Any
+    model_class: Any
+
+    @property
+    def model_type(self) -> str:
+        """`model_type` of config.json."""
+        return str(self.config.model_type)
+
+    def load(self) -> Any:
+        """The model with its own weights, as float32."""
+        shards = _shards(self.directory)
+        missing = [name for name in shards if not (self.directory / name).is_file()]
+        if missing:
+            raise ExportError(f"{len(missing)} of {len(shards)} weight files are missing, the first is {missing[0]}",
+                              code="export.shard", where=str(self.directory),
+                              hint="copy the whole checkpoint, or give --random-weights SEED or --no-weights")
+        return _guarded(self.directory, lambda: self.model_class.from_pretrained(
+            self.directory, config=self.config, local_files_only=True, attn_implementation="sdpa", dtype="float32"))
+
+    def random(self, seed: int) -> Any:
+        """An instance with random float32 weights, the same for the same seed."""
+        import torch
+
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return _guarded(self.directory, lambda: self.model_class._from_config(
+                self.config, attn_implementation="sdpa", dtype=torch.float32))
+
+    def shapes(self) -> Any:
+        """An instance whose parameters have shapes and no memory; its buffers, which the trace computes with, are real.
+
+        A parameter is one stored number, expanded to the shape; `has_values` tells it from others.
+        """
+        import torch
+
+        with torch.device("meta"):
+            model = _guarded(self.directory, lambda: self.model_class._from_config(
+                self.config, attn_implementation="sdpa", dtype=torch.float32))
+        for module in model.modules():
+            module._is_hf_initialized = False
+            for name, buffer in module._buffers.items():
+                if buffer is not None:
+                    module._buffers[name] = torch.zeros_like(buffer, device="cpu")
+        with torch.no_grad():
+            model.initialize_weights()                   # fills the buffers; on the meta device the rest costs nothing
+        hollow: dict[int, torch.nn.Parameter] = {}       # tied parameters stay tied
+        for module in model.modules():
+            for name, parameter in module._parameters.items():
+                if parameter is not None:
+                    module._parameters[name] = hollow.setdefault(id(parameter), torch.nn.Parameter(
+                        torch.zeros(1, dtype=parameter.dtype).expand(parameter.shape), requires_grad=False))
+        return model
+
+
+def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """The config of a checkpoint directory or a config.json, with the class that its architecture names.
+
+    ExportError: no such file, not a model, a model type that transformers does not have, or no VLM.
+    """
+    path = Path(path)
+    file = path / "config.json" if path.is_dir() else path
+    if not file.is_file():
+        what = "the directory has no config.json" if path.is_dir() else "there is no such directory or config file"
+        raise ExportError(what, code="export.directory", where=str(path),
+                          hint="give a Hugging Face checkpoint directory, a config.json, or `demo`")
+    try:
+        table = json.loads(file.read_text(encoding="utf-8"))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ExportError(f"this is not a config in JSON: {error}", code="export.config", where=str(file)) from None
+    if not isinstance(table, dict) or "model_type" not in table:
+        raise ExportError("the config has no model_type", code="export.config", where=str(file),
+                          hint="give the config.json of a transformers model")
+    import_transformers()
+    from transformers import AutoConfig
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    kind = table["model_type"]
+    if kind not in CONFIG_MAPPING:
+        import transformers
+
+        raise ExportError(f"transformers {transformers.__version__} has no model of type {kind!r}",
+                          code="export.model-type", where=str(file),
+                          hint="models that bring their own code are not executed; export them to ONNX elsewhere")
+    config = _guarded(file, lambda: AutoConfig.from_pretrained(file.parent, local_files_only=True)
+                      if file.name == "config.json" else CONFIG_MAPPING[kind].from_dict(table))
+    return Checkpoint(file.parent, config, _model_class(config, kind, str(file)))
+
+
+def import_transformers() -> None:
+    """Import transformers, also beside a torchvision that lacks its binary operators."""
+    import torch
+
+    _allow_torchvision_without_operators(torch)
+    import transformers  # noqa: F401  (a missing package is reported by its name)
+
+
+def _allow_torchvision_without_operators(torch: Any) -> None:
+    """torchvision from PyPI is built for CUDA. Beside a CPU build of torch its operators do not load, and its import
+    fails for want of two of them. Video processors need none: declaring the two lets it be imported."""
+    import importlib.util
+    import sys
+
+    if "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is None:
+        return
+    try:
+        import_module = importlib.import_module("torchvision.extension")
+        has_operators = bool(import_module._has_ops())
+    except RuntimeError:
+        has_operators = False
+    if has_operators:
+        return
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+
+
+def _model_class(config: Any, kind: str, where: str) -> Any:
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+
+    names = getattr(config, "architectures", None) or []
+    found = getattr(transformers, names[0], None) if names else None
+    if found is None and type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
+        found = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
+    if found is None or getattr(config, "vision_config", None) is None:
+        name = names[0] if names else kind
+        raise ExportError(f"{name} is no vision-language model with image or video input", code="export.no-vlm",
+                          where=where, hint="the config needs a vision_config and an image-text-to-text architecture")
+    return found
+
+
+def _shards(directory: Path) -> list[str]:
+    """Names of the weight files that the checkpoint says it has."""
+    for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
+        if (directory / index).is_file():
+            table = json.loads((directory / index).read_text(encoding="utf-8"))
+            return sorted(set(table.get("weight_map", {}).values()))
+    present = [name for name in ("model.safetensors", "pytorch_model.bin") if (directory / name).is_file()]
+    return present[:1] or ["model.safetensors"]
+
+
+def _guarded(where: Path, build: Any) -> Any:
+    """The result of a transformers constructor or loader; its refusals become messages."""
+    with silent_transformers():
+        try:
+            return build()
+        except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError) as error:
+            first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+            raise ExportError(f"transformers refuses it: {first.strip()}", code="export.load",
+                              where=str(where)) from error
+
+
+@contextmanager
+def silent_transformers() -> Iterator[None]:
+    """No progress bars and warnings while transformers works; errors are raised all the same."""
+    from transformers.utils import logging
+
+    level = logging.get_verbosity()
+    bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)
+        if bars:
+            logging.enable_progress_bar()
