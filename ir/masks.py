@@ -138,10 +138,13 @@ def split(seen: Array) -> tuple[bool, int, Array | None]:
     columns = seen.any(axis=2, keepdims=True)
     last = seen[0, 0, -1] if rows else np.ones(keys, bool)
     first = int(np.argmax(last)) if last.any() else 0
-    for causal in (False, True) if keys >= rows else (False,):
-        for window in (0, keys - first) if first else (0,):
-            if np.array_equal(seen_keys(rows, keys, causal, window) & columns, seen):
-                return causal, window, None if columns.all() else _trimmed(columns)
+    bands = [(causal, window) for causal in ((False, True) if keys >= rows else (False,))
+             for window in ((0, keys - first) if first else (0,))]
+    for left in (None, _trimmed(columns)):
+        for causal, window in bands:
+            band = seen_keys(rows, keys, causal, window)[None, None]
+            if np.array_equal(band if left is None else band & columns, seen):
+                return causal, window, left
     within = 1 < rows <= keys and not (seen & ~np.tri(rows, keys, keys - rows, dtype=bool)).any()
     return within, 0, _trimmed(seen)
 
