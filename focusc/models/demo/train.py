@@ -1,7 +1,7 @@
 """Train the demo model: `python -m focusc.models.demo.train --out DIR`. Seeded and step-based; resumes from DIR.
 
 Three phases: the vision tower on per-patch labels, questions about two frames, questions about all eight with
-random thinning of the visual tokens (see `packed.Thinning`). A pair step takes about 1 s and a video step 1 to 1.5 s on
+random thinning of the visual tokens (see `packed.Thinning`). A pair step takes about 0.7 s and a video step 1.2 s on
 two quiet CPU cores without matrix units.
 """
 
@@ -30,18 +30,20 @@ __all__ = ["Recipe", "main"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Steps and rates of the three phases. The shipped weights had about half these steps: see MODEL_CARD.md."""
+    """Steps and rates of the three phases: those of the shipped weights."""
 
     seed: int = 1
     vision_steps: int = 600
     pair_steps: int = 1500
-    video_steps: int = 4000
+    video_steps: int = 1700
     rate: float = 0.25
     """Share of the vision phase's rates in the other two. At the full rate the loss stalls."""
-    cooldown: float = 0.95
-    """Last share of the video steps, over which rates fall linearly to zero."""
+    cooldown: tuple[tuple[int, float], ...] = ((120, 1.0), (1100, 0.57), (1700, 0.0))
+    """Share of `rate` at steps of the video phase, linear in between."""
+    concentrated: int = 1100
+    """Step of the video phase from which training meets the pruning and merging that a compiler will do."""
     validation: int = 330
-    """Questions of the validation split looked at every 200 steps."""
+    """Questions of the validation split looked at every 500 steps."""
 
 
 class Heads(nn.Module):
@@ -71,11 +73,10 @@ class Heads(nn.Module):
         return loss + 2 * F.l1_loss(y[..., 13][seen], labels[..., 4][seen])
 
 
-def thinning_at(rng: np.random.Generator, progress: float) -> packed.Thinning:
-    """What to hide at this share of the video phase: early on random drops only (they also make steps cheaper),
-    later the pruning and merging that a concentrating compiler will do."""
+def thinning_at(rng: np.random.Generator, *, early: bool) -> packed.Thinning:
+    """What to hide at a step of the video phase: early on random drops only (they also make steps cheaper), later the
+    pruning and merging that a concentrating compiler will do."""
     u = rng.random()
-    early = progress < 0.65
     if u < (0.5 if early else 0.35):
         return packed.Thinning(drop=((int(rng.integers(0, 3)), float(rng.uniform(0.4, 0.7))),))
     if early or u < 0.65:
@@ -147,7 +148,7 @@ class Trainer:
             self.losses.clear()
         if self.done % 100 == 0:
             self.save()
-        if phase != "vision" and self.done % 200 == 0:
+        if phase != "vision" and self.done % 500 == 0:
             print("  validation " + text_of(accuracy(self.model, self.held, self.families)), flush=True)
 
     def vision_step(self, step: int) -> None:
@@ -186,8 +187,8 @@ class Trainer:
                                    thinning=packed.Thinning())
             else:
                 step -= r.pair_steps
-                scale = r.rate * min(1.0, (1 - step / r.video_steps) / r.cooldown)
-                thinning = thinning_at(np.random.default_rng([r.seed, 3, step]), step / r.video_steps)
+                scale = r.rate * float(np.interp(step, *zip(*r.cooldown, strict=True)))
+                thinning = thinning_at(np.random.default_rng([r.seed, 3, step]), early=step < r.concentrated)
                 self.question_step(2, step, scale, videos=12, questions=12, frames=8, thinning=thinning)
         self.save()
 
@@ -203,23 +204,14 @@ def write_weights(model: DemoModel, path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m focusc.models.demo.train", description=__doc__)
-    defaults = Recipe()
     parser.add_argument("--out", type=Path, default=Path("build/train-demo"), help="checkpoints and weights go here")
-    for name in ("seed", "vision_steps", "pair_steps", "video_steps"):
-        parser.add_argument("--" + name.replace("_", "-"), type=int, default=getattr(defaults, name))
-    parser.add_argument("--warm-start", type=Path, metavar="FILE", help="go on from these weights with the video phase")
+    parser.add_argument("--seed", type=int, default=Recipe.seed)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)                       # masked softmax rows are full of them, and they are slow
     args.out.mkdir(parents=True, exist_ok=True)
-    recipe = Recipe(args.seed, args.vision_steps, args.pair_steps, args.video_steps)
-    trainer = Trainer(recipe, args.out)
-    if args.warm_start:
-        from .model import read_weights
-
-        trainer.model.load_state_dict(read_weights(args.warm_start).state_dict())
-        trainer.done = recipe.vision_steps + recipe.pair_steps
+    trainer = Trainer(Recipe(seed=args.seed), args.out)
     trainer.resume()
     trainer.run()
     write_weights(trainer.model, args.out / "weights.safetensors")
