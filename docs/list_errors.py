@@ -37,6 +37,7 @@ AREAS = {
     "concentrate": "the pass `concentrate`",
     "config": "the options file (`--config`)",
     "container": "program files (`.fbin`)",
+    "cost": "the cost models (`focusc.backends.cost`)",
     "counts": "recorded traces (`--record-trace`, `--trace`)",
     "export": "`focusc export`",
     "file": "files in general",

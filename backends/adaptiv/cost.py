@@ -129,5 +129,5 @@ def _attention(lines: _Lines, length: int) -> tuple[Floats, Floats]:
         values = online.groups * ceil(d, array.cols) * sums.row_groups / array.rows * array.cols
     ledger.run(op, spread * (scores + values), macs=macs)
     lines.scan(op, d, cycles=h, bytes_=h / 2)
-    book_online(ledger, shape, hardware, online, whole, d * B)
+    book_online(ledger, shape, hardware, online, whole, d * B, spread=spread)
     return (spread * online.groups * sums.row_groups * array.cols, spread * online.groups * sums.row_panels)

@@ -59,6 +59,9 @@ class Quirk(Enum):
     PEAK_SRAM_POWER = (
         "peak-sram-power", ALL,
         "buffers draw their peak power all the time", "bytes times access energy, plus leakage")
+    SUMS_UNREAD = (
+        "sums-unread", ALL,
+        "partial sums are written, never read to be added to", "every write of a partial sum is a read too")
     CORE_ALWAYS_ON = (
         "core-always-on", ALL,
         "all logic draws its rated power all the time", "rated power while at work, the idle fraction of it otherwise")
@@ -141,6 +144,10 @@ class Accounting:
     def without(self, *quirks: Quirk) -> Accounting:
         """This accounting less some quirks."""
         return Accounting(f"{self.name} without {', '.join(q.label for q in quirks)}", self.quirks - set(quirks))
+
+    def adding(self, *quirks: Quirk) -> Accounting:
+        """This accounting and some quirks."""
+        return Accounting(f"{self.name} with {', '.join(q.label for q in quirks)}", self.quirks | set(quirks))
 
     @staticmethod
     def named(name: str) -> Accounting:

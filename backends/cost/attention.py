@@ -87,20 +87,22 @@ def plan_online(shape: Shape, hardware: Accelerator, accounting: Accounting, tok
 
 
 def book_online(ledger: Ledger, shape: Shape, hardware: Accelerator, online: Online, tokens: Ints,
-                query_bytes: Floats | float, write_bytes: Floats | None = None) -> None:
+                query_bytes: Floats | float, write_bytes: Floats | None = None, spread: float = 1.0) -> None:
     """Bytes of attention with online softmax.
 
-    `query_bytes`: of one query row of one head, map included; `write_bytes`: of the result, dense if None.
+    `query_bytes`: of one query row of one head, map included; `write_bytes`: of the result, dense if None; `spread`:
+    keys to a query, where they are not as many.
     """
     d, array, sums, op = shape.head_size, hardware.array, online.sums, "attention"
-    queries = online.groups * sums.row_panels * query_bytes
-    panels = 2 * online.groups * sums.keys * d * B
-    scores = online.groups * sums.row_groups * array.cols * B
+    groups = online.groups * spread
+    queries = groups * sums.row_panels * query_bytes
+    panels = 2 * groups * sums.keys * d * B
+    scores = groups * sums.row_groups * array.cols * B
     result = tokens * d * shape.heads * B * 1.0
     ledger.move(op, "activation", read=queries)
     ledger.move(op, "weights", read=panels)
     ledger.move(op, "output", write=result if write_bytes is None else write_bytes)
-    streamed = online.groups * sums.row_groups * ceil(d, array.rows) * array.rows * B
+    streamed = groups * sums.row_groups * ceil(d, array.rows) * array.rows * B
     ledger.touch(op, "activation", read=2 * streamed, write=queries + scores)
     ledger.touch(op, "weights", read=panels, write=panels)
     ledger.touch(op, "output", read=result + scores, write=2 * streamed * array.cols / array.rows)

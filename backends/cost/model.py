@@ -5,6 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 
 from focusc.backends.cost.accounting import PUBLISHED, Accounting
+from focusc.backends.cost.decoder import rows_with_text
 from focusc.backends.cost.hardware import Accelerator
 from focusc.backends.cost.interface import SITES, VECTOR, CodecSparsity, Shape, TokenSparsity, Trace, site_counts
 from focusc.backends.cost.options import Options
@@ -24,6 +25,9 @@ def cost(workload: Shape, trace: Trace, hardware: Accelerator, *, accounting: Ac
     """
     options = options or Options()
     _check(workload, trace, hardware)
+    if not rows_with_text(workload, accounting):
+        raise IsaError("cost.workload", "there are no rows to charge: text alone, which this accounting leaves out",
+                       where=workload.name)
     ledger = Ledger(workload.layers)
     fill = import_module(f"focusc.backends.{hardware.model}.cost").fill
     fill(ledger, workload, trace, hardware, accounting, options)

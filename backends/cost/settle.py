@@ -10,6 +10,9 @@ from focusc.backends.cost.result import Cost, Ledger
 
 __all__ = ["settle"]
 
+SUMS = ("output",)
+"""Buffers that hold partial sums while they grow."""
+
 
 def settle(ledger: Ledger, shape: Shape, hardware: Accelerator, accounting: Accounting, options: Options) -> Cost:
     """Add what depends on all operations at once.
@@ -21,6 +24,9 @@ def settle(ledger: Ledger, shape: Shape, hardware: Accelerator, accounting: Acco
     """
     if Quirk.NO_BANDWIDTH not in accounting:
         ledger.stalls["dram"] += (ledger.dram_bytes / hardware.bytes_per_cycle - ledger.busy).clip(min=0)
+    if Quirk.SUMS_UNREAD not in accounting:
+        for reads, writes in (ledger.sram[name] for name in SUMS if name in ledger.sram):
+            reads += writes
     seconds = float(ledger.busy.sum()) / hardware.clock_hz
     spare = hardware.spare_buffers() if Quirk.SPARE_BUFFERS not in accounting else ()
     area, power, sram = {}, {}, {}

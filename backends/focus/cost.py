@@ -109,4 +109,5 @@ def _published_counters(run: Run) -> None:
     total += int((unique * (shape.heads * shape.head_size) * B + query.retained**2 * (shape.heads * B)).sum())
     ratios.append((query.retained / np.maximum(query.unique, 1))[query.unique > 0])
     run.ledger.activation_bytes = float(total)
-    run.ledger.compression_ratio = float(np.concatenate(ratios).astype(np.float32).mean())
+    if (found := np.concatenate(ratios)).size:
+        run.ledger.compression_ratio = float(found.astype(np.float32).mean())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,28 +67,38 @@ class Run:
         tiles = ceil(site.retained + self.text, self.m)
         if self.has(Quirk.ROUNDED_ROWS):
             return (site.unique + self.text) // np.maximum(tiles, 1) * tiles * 1.0, tiles
+        if self.options.array == "pipelined" and self.detailed(site):
+            full = np.array([np.maximum(u, self.hardware.array.rows).sum() for u, _ in self.passes(site)])
+            return full / site.counts.vectors, tiles
         return site.mean + self.text, tiles
+
+    def detailed(self, site: Site) -> bool:
+        """Whether the trace counts unique vectors by tiles as the run cuts them."""
+        counts = site.counts
+        return counts.unique is not None and counts.rows_per_tile == self.m and self.options.similarity
+
+    def passes(self, site: Site) -> Iterator[tuple[Ints, Ints]]:
+        """(rows streamed [tiles, slots], rows scattered [tiles, 1]) of each layer; text rows are in the last tile."""
+        for layer, unique in enumerate(site.counts.unique or ()):
+            total = int(site.retained[layer])
+            rows = np.minimum(self.m, total - np.arange(0, total, self.m, dtype=np.int64))
+            text = np.where(np.arange(len(rows)) == len(rows) - 1, self.text, 0)
+            yield unique + text[:, None], (rows + text)[:, None]
 
     def late(self, site: Site) -> Floats:
         """Cycles by which scatter is longer than its pass, summed over all tiles and slots of a site.
 
         By tile and slot where the trace has them (text rows are in the last tile), else all are taken to be alike.
         """
-        counts, overhead = site.counts, self.hardware.array.overhead_cycles
+        overhead = 0 if self.options.array == "pipelined" else self.hardware.array.overhead_cycles
+        if self.detailed(site):
+            return np.array([np.maximum(ceil(rows, self.accumulators) - streamed - overhead, 0).sum()
+                             for streamed, rows in self.passes(site)], np.float64)
         tiles = ceil(site.retained + self.text, self.m)
-        if counts.unique is None or counts.rows_per_tile != self.m or not self.options.similarity:
-            each = np.maximum(tiles, 1)
-            gap = ceil(-(-(site.retained + self.text) // each), self.accumulators) - (
-                (site.mean + self.text) / each + overhead)
-            return np.asarray(tiles * counts.vectors * np.maximum(gap, 0.0), np.float64)
-        out = np.zeros(len(tiles))
-        for layer, unique in enumerate(counts.unique):
-            total = int(site.retained[layer])
-            rows = np.minimum(self.m, total - np.arange(0, total, self.m, dtype=np.int64))
-            text = np.where(np.arange(len(rows)) == len(rows) - 1, self.text, 0)
-            gap = ceil(rows + text, self.accumulators)[:, None] - (unique + text[:, None] + overhead)
-            out[layer] = np.maximum(gap, 0).sum()
-        return out
+        each = np.maximum(tiles, 1)
+        scattered = ceil(-(-(site.retained + self.text) // each), self.accumulators)
+        gap = scattered - (site.mean + self.text) / each - overhead
+        return np.asarray(tiles * site.counts.vectors * np.maximum(gap, 0.0), np.float64)
 
     def map_bytes(self, site: Site) -> Ints | int:
         """Bytes of a site's similarity maps in DRAM: the count of each tile and slot, two bytes a row and slot."""

@@ -19,6 +19,7 @@ from focusc.backends.cost.tables import (
     workload_of,
 )
 from focusc.backends.cost.uniform import uniform_trace
+from focusc.backends.cost.vectors import vectors
 
 EXACT = [row for row in figures("results") if row["accelerator"] in ("systolic", "adaptiv", "cmc", "focus-sec")]
 LAST_DIGIT = 1e-15  # the tables were written with 16 digits, from sums in another order
@@ -55,6 +56,13 @@ def test_the_block_of_one_token_is_equal() -> None:
     assert found.published["block"] == [1, 1, 1]
     assert {key: error for key, error in found.errors.items() if abs(error) > 1e-15} == {}
     assert set(found.errors) >= {"cycles", "stall_cycles", "macs", "dram_bytes", "activation_bytes", "energy_mj"}
+
+
+def test_vector_sizes_follow_from_their_own_counts() -> None:
+    for row, ours in vectors():
+        for key in row:
+            if key != "accuracy":
+                assert getattr(ours, key) == pytest.approx(row[key], rel=1e-12), (row["vector"], key)
 
 
 def test_area_and_power_to_six_digits() -> None:
