@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 from focusc.backends.compiler import PACKAGE
+from focusc.backends.lower.context import HANDLERS
 from focusc.ir.passes.registry import ALIASES, Pass, load_all
 
 __all__ = ["main", "reference"]
@@ -19,6 +20,10 @@ A pass is a function from module to module. Its options are keyword parameters, 
 one on any snapshot with `focusc opt FILE.fir -p PIPELINE`. With `--verify-each` the module is executed before and after
 every pass, and the first one whose values differ is named.
 """
+
+_LOWERED = """\
+What the passes before `tile` leave must be one of these, in a shape that its lowering takes. `focusc ops MODEL` lists
+the nodes of a model that are not, with the constraint, the value found and what to do."""
 
 
 def _entry(found: Pass) -> str:
@@ -44,7 +49,9 @@ def reference() -> str:
     aliases = ["## Aliases", ""]
     for alias in sorted(ALIASES.values(), key=lambda a: a.name):
         aliases += [f"`{alias.name}`: {alias.doc}".rstrip(": "), "", f"    {alias.pipeline}", ""]
-    return "\n".join([_INTRO, *map(_entry, order), *aliases])
+    names = ", ".join(f"`{name}`" for name in sorted(HANDLERS))
+    lowered = ["## Ops that `tile` lowers", "", _LOWERED, "", names + ".", ""]
+    return "\n".join([_INTRO, *map(_entry, order), *lowered, *aliases])
 
 
 def main(arguments: list[str]) -> int:

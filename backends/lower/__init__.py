@@ -2,47 +2,26 @@
 
 from __future__ import annotations
 
+from focusc.backends.legality import illegal
 from focusc.backends.lower import attention, concentrate, data, elementwise, gemm, norm, transpose
 from focusc.backends.lower.context import HANDLERS, Lowering
 from focusc.backends.lower.views import View
 from focusc.backends.options import Tiling
-from focusc.ir import CompileError, Diagnostic, Module, TensorType
+from focusc.ir import CompileError, Diagnostic, Module, Op, TensorType
+from focusc.ir.diagnostics import fail
 
-__all__ = ["attention", "concentrate", "data", "elementwise", "gemm", "lower_module", "norm", "transpose"]
+__all__ = ["attention", "concentrate", "data", "elementwise", "gemm", "lower_module", "norm", "refusals", "transpose"]
 
 
 def lower_module(module: Module, tiling: Tiling) -> Module:
     """The module at tile level: same inputs and outputs, one kernel after another, each a loop nest over tiles.
 
-    Raises CompileError with one diagnostic for each op that has no lowering.
+    Raises CompileError with everything that the target refuses, at least one diagnostic an op.
     """
-    missing = [
-        Diagnostic(
-            "lower.op",
-            f"{op.name} has no lowering to the accelerator",
-            op.loc,
-            hint="`focusc ops` lists what is supported",
-        )
-        for op in module.body.ops
-        if op.name not in HANDLERS and op.name not in ("return", "tensor.constant")
-    ]
-    if missing:
-        raise CompileError(missing)
     low = Lowering(module.clone(), tiling)
+    if found := _run(low):
+        raise CompileError(found)
     module = low.module
-    low.name_nodes()
-    for arg in module.args:
-        low.emit.b.argument(arg.name, arg.type)
-    for arg, copy in zip(module.args, low.emit.b.block.args, strict=True):
-        low.at[arg] = low.bind(copy)
-    data.plan_destinations(low)
-    for op in module.body.ops:
-        if op in low.pending:
-            low.pending.pop(op)()
-        elif op not in low.absorbed and op.name in HANDLERS:
-            HANDLERS[op.name](low, op)
-            if op in low.pending:  # nothing was fused behind it
-                low.pending.pop(op)()
     outputs = {}
     for name, value in zip(module.outputs, module.results, strict=True):
         view = low.view(value)
@@ -69,3 +48,53 @@ def lower_module(module: Module, tiling: Tiling) -> Module:
         for n in low.nodes.values()
     ]
     return low.emit.b.module(module.name, outputs, {**module.attrs, "nodes": nodes, "level": "tile"})
+
+
+def refusals(module: Module, tiling: Tiling) -> list[Diagnostic]:
+    """Everything of a module that the target refuses, in order: what `lower_module` would raise, without a limit."""
+    return _run(Lowering(module.clone(), tiling))
+
+
+def _run(low: Lowering) -> list[Diagnostic]:
+    """Write the kernels of every op. An op that is refused counts as one whose result is stored, so that one run finds
+    the refusals behind it too; the module is of use only if there are none."""
+    module, found = low.module, list[Diagnostic]()
+    low.name_nodes()
+    for arg in module.args:
+        low.emit.b.argument(arg.name, arg.type)
+    for arg, copy in zip(module.args, low.emit.b.block.args, strict=True):
+        try:
+            low.at[arg] = low.bind(copy)
+        except CompileError as error:
+            found += error.diagnostics
+            low.stand_in(arg)
+    data.plan_destinations(low)
+    for op in module.body.ops:
+        refused = [*illegal(op, low.tiling.machine)]
+        try:
+            if not refused:
+                _step(low, op)
+        except CompileError as error:
+            refused += error.at(op.loc).diagnostics
+        found += refused
+        if found:
+            for result in op.results:
+                low.stand_in(result)
+    return found
+
+
+def _step(low: Lowering, op: Op) -> None:
+    """The kernel of one op, unless it was or will be written with another."""
+    if op in low.pending:
+        low.pending.pop(op)()
+    elif op not in low.absorbed and op.name in HANDLERS:
+        HANDLERS[op.name](low, op)
+        if op in low.pending:  # nothing was fused behind it
+            low.pending.pop(op)()
+    elif op.name not in HANDLERS and op.name not in ("return", "tensor.constant"):
+        raise fail(
+            "lower.op",
+            f"{op.name} has no lowering to the accelerator",
+            op.loc,
+            hint="express it with other operators; docs/passes.md lists the ops that are lowered",
+        )

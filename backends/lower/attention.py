@@ -104,12 +104,14 @@ class Tiles:
 @handles("nn.attention")
 def attention(low: Lowering, op: Op) -> None:
     """softmax(scale Q K^T + causal mask) V for each batch, head, query tile and key block."""
-    if any(operand is not None for operand in op.operands[3:]) or op.attrs.get("window", 0):
+    masked, window = any(operand is not None for operand in op.operands[3:]), op.attrs["window"]
+    if masked or window:
+        what = "a mask operand" if masked else f"a window of {window} keys"
         raise fail(
             "lower.mask",
-            "attention with a mask operand or a window of keys is not lowered; expected all keys, or causal ones",
+            f"attention with {what} is not lowered; expected all keys, or causal ones",
             op.loc,
-            hint="`focusc ops` lists what is supported",
+            hint="export with constant masks: those that allow everything, or are causal, are recognised",
         )
     q, k = op.operands[0], op.operands[1]
     assert q is not None and k is not None

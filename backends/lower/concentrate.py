@@ -20,24 +20,10 @@ def importance(low: Lowering, op: Op) -> None:
 
     The scores of the few query rows are computed twice, which costs less than keeping them.
     """
-    if op.attrs["importance"] != "attention":
-        raise fail(
-            "lower.control",
-            f"importance = {op.attrs['importance']} is a control of the interpreter; the machine ranks by attention",
-            op.loc,
-        )
     q, k = op.operands
     assert q is not None and k is not None
     total, keys = matrix_shape(q.type)[0], matrix_shape(k.type)[0]
     query, v0, count = op.attrs["query"], op.attrs["visual_start"], op.attrs["visual_len"]
-    entries = low.tiling.machine.sec.importance_entries
-    if count > entries:
-        raise fail(
-            "tile.importance",
-            f"{count} visual tokens do not fit the importance buffer of {entries} entries",
-            op.loc,
-            hint="enlarge sec.importance_entries, or prune before this layer",
-        )
     h = Heads.of(low, op)
     low.account(op, 0, decoder=True)
     low.kernel(op, "act", "wgt", "store")
@@ -122,13 +108,22 @@ def compact(low: Lowering, op: Op) -> None:
     assert x is not None and rows is not None
     if op.attrs["axis"] % x.type.rank != x.type.rank - 2 or matrix_shape(x.type)[0] != x.type.shape[-2]:
         raise fail(
-            "lower.compact", f"compaction along axis {op.attrs['axis']} of {x.type}; expected the row axis", op.loc
+            "lower.compact",
+            f"compaction along axis {op.attrs['axis']} of {x.type}; expected the row axis of one sequence",
+            op.loc,
+            hint="concentration keeps rows; a batch of sequences is compiled one by one",
         )
     source, index = low.view(x), low.view(rows)
     if (source.row, source.col, source.cols) != (0, 0, source.pitch):
         moved = low.reshaped(source, source.rows, source.cols) if source.contiguous else None
         if moved is None or moved.row:
-            raise fail("lower.compact", "the compacted tensor is no whole buffer", op.loc)
+            raise fail(
+                "lower.compact",
+                f"the compacted tensor is a window of {source.rows} x {source.cols} at ({source.row}, {source.col}); "
+                "expected a whole buffer",
+                op.loc,
+                hint="compact before slicing, or copy the slice",
+            )
         source = moved
     low.kernel(op)
     sink = low.sink(op.results[0])

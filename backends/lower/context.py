@@ -81,10 +81,12 @@ class Lowering:
             found = self.bind_constant(value)
         if isinstance(found, ConcView):
             raise fail(
-                "lower.layout", f"%{value.name} is concentrated, a dense value is needed here", self.loc_of(value)
+                "lower.layout",
+                f"%{value.name} is concentrated ({value.type}), expected a dense value here",
+                self.loc_of(value),
+                hint="reconstruct it with sic.scatter",
             )
-        if found is None:
-            raise fail("lower.order", f"%{value.name or '?'} is not lowered yet", self.loc_of(value))
+        assert found is not None, f"%{value.name} is read before it is lowered"
         return found
 
     @staticmethod
@@ -109,11 +111,31 @@ class Lowering:
         dtype = STORAGE.get(tensor.type.dtype)
         if dtype is None:
             raise fail(
-                "lower.dtype", f"%{tensor.name} has element type {tensor.type.dtype}; the machine stores f16 and i32"
+                "lower.dtype",
+                f"%{tensor.name} has element type {tensor.type.dtype}; expected one of {', '.join(STORAGE)}, which the "
+                "machine stores as f16 and i32",
+                hint="convert it in the model, or compute it from constants",
             )
         buffer = self.emit.op("tile.bind", tensor, shape=(rows, cols), dtype=dtype)
         buffer.name = tensor.name
         return View(buffer, 0, 0, rows, cols, cols, dtype)
+
+    def stand_in(self, value: Value) -> None:
+        """Take a value as stored in full, if no kernel wrote it because its op was refused."""
+        op, type_ = value.op, value.type
+        if value in self.at or (op is not None and op.name in ("tensor.constant", "return")):
+            return
+        rows, cols = matrix_shape(type_)
+        if isinstance(type_, ConcentratedType):
+            first = min(rows, type_.m)
+            shape = {"shape": (rows, cols), "dtype": "f16", "layout": "conc", "first": first, "m": type_.m}
+            buffer = self.emit.op("tile.buffer", label=value.name, **shape)
+            self.at[value] = ConcView(buffer, rows, cols, first, type_.m)
+        elif op is not None and op.name == "sec.importance":
+            self.at[value] = View(self.emit.op("tile.sec_init", count=cols), 0, 0, 1, cols, cols, "f32")
+        else:
+            dtype = STORAGE.get(type_.dtype, "f16") if isinstance(type_, TensorType) else "i32"
+            self.at[value] = self.allocate(rows, cols, value.name, dtype)
 
     def allocate(self, rows: int, cols: int, label: str, dtype: str = "f16") -> View:
         """A fresh row-major buffer."""
@@ -186,12 +208,6 @@ class Lowering:
                 gather.loc,
                 hint="concentrate{m=...} and tile{m=...} must agree",
             )
-        if a.get("links", "cosine") != "cosine":
-            raise fail(
-                "lower.control",
-                f"links = {a['links']} is a control of the interpreter; the machine links by cosine",
-                gather.loc,
-            )
         rows, cols = matrix_shape(type_)
         first = self.gather_rows(gather).first
         buffer = self.emit.op(
@@ -261,7 +277,7 @@ class Lowering:
         for number, op in enumerate(self.module.body.ops):
             if op.name not in ("return", "tensor.constant"):
                 if not origin(op).known:
-                    op.loc = Loc(node=f"{op.name}#{number}")
+                    op.loc = replace(op.loc, node=f"{op.name}#{number}")
                 elif op.name == "sec.importance":  # it stands at the attention it observes, but is work of its own
                     op.loc = replace(op.loc, node=f"{op.loc.node} (importance)")
                 self.nodes.setdefault(origin(op), Node(op.name, op.loc.node, op.loc.module_path, "other", 0))

@@ -53,6 +53,7 @@ def concat(low: Lowering, op: Op) -> None:
             f"concatenation along axis {op.attrs['axis']} of {type_} is not lowered; expected the row "
             "axis of f32 activations",
             op.loc,
+            hint="concatenate token-major rows, or multiply the parts by a weight each and add",
         )
     home, row = low.home(op.results[0]), 0
     for part in op.operands:
@@ -83,7 +84,13 @@ def reshape(low: Lowering, op: Op) -> None:
         {"i64", "i32"},
         {"f32", "f16"},
     ):
-        raise fail("lower.cast", f"cast from {x.type.dtype} to {op.results[0].type.dtype} is not lowered", op.loc)
+        raise fail(
+            "lower.cast",
+            f"cast from {x.type.dtype} to {op.results[0].type.dtype} is not lowered; expected i64 to i32, f32 to f16 "
+            "or back",
+            op.loc,
+            hint="convert on the host and make the result an input",
+        )
     view = low.view(x)
     rows, cols = matrix_shape(op.results[0].type)
     found = low.reshaped(view, rows, cols)
@@ -113,8 +120,10 @@ def slice_(low: Lowering, op: Op) -> None:
         if step != 1 or (axis < rank - 1 and outer != 1):
             raise fail(
                 "lower.slice",
-                f"slice [{start}:{end}:{step}] on axis {axis} of {x.type} is no window of rows or columns",
+                f"slice [{start}:{end}:{step}] on axis {axis} of {x.type} is no window of rows or columns; expected "
+                "step 1, on the last axis or on one with no more than one element before it",
                 op.loc,
+                hint="reorder the axes in the model, so that the slice is a run of rows or columns",
             )
         if axis == rank - 1:
             view = view.cols_from(first, last - first)
@@ -139,8 +148,9 @@ def gather(low: Lowering, op: Op) -> None:
     ):
         raise fail(
             "lower.gather",
-            f"gather on axis {op.attrs['axis']} of {x.type} is not lowered; expected one constant row",
+            f"gather on axis {op.attrs['axis']} of {x.type} is not lowered; expected one row by a constant index",
             op.loc,
+            hint="use a constant index (nn.embed looks up a table by token ids)",
         )
     row = int(index.op.attrs["value"].array.reshape(-1)[0]) % x.type.shape[-2]
     low.at[op.results[0]] = low.view(x).rows_from(row, 1)
@@ -154,7 +164,13 @@ def embed(low: Lowering, op: Op) -> None:
     index, source = low.view(ids), low.view(table)
     total = index.rows * index.cols
     if not index.contiguous:
-        raise fail("lower.embed", "token ids are not one run of memory", op.loc)
+        raise fail(
+            "lower.embed",
+            f"token ids are a window of {index.rows} x {index.cols} in rows of {index.pitch}; expected one run of "
+            "memory",
+            op.loc,
+            hint="slice whole rows of the token ids",
+        )
     low.kernel(op)
     sink = low.sink(op.results[0])
     move_rows(low, source, index.buffer, index.offset, total, sink.view)

@@ -77,7 +77,10 @@ def pointwise(
     pieces = {r.piece(total) for r in repeats if r.rows not in (1, total)}
     if len(pieces) > 1:
         raise fail(
-            "lower.broadcast", f"operands repeat every {' and every '.join(map(str, sorted(pieces)))} rows", op.loc
+            "lower.broadcast",
+            f"operands repeat every {' and every '.join(map(str, sorted(pieces)))} rows; expected one period",
+            op.loc,
+            hint="expand one of them in the model",
         )
     low.kernel(op)
     sink = low.sink(result, direct=not pieces)
@@ -87,7 +90,12 @@ def pointwise(
         rows = Rows(total, *pieces, *pieces)
     cols = low.columns(rows.most, len(views), width)
     if not cols:
-        raise fail("tile.obuf", f"{len(views)} tiles of {rows.most} x 32 f32 do not fit the output buffer", op.loc)
+        raise fail(
+            "tile.obuf",
+            f"{len(views)} tiles of {rows.most} x 32 f32 do not fit the output buffer of {low.tiling.obuf} bytes",
+            op.loc,
+            hint="lower tile{m=...} or enlarge buffers.output",
+        )
     with e.loop(rows.total, rows.step, first=rows.first) as m, e.loop(width, cols) as c:
 
         def tile(v: View, repeat: Repeat) -> Value:
@@ -110,7 +118,11 @@ def binary(low: Lowering, op: Op) -> None:
         a, b = b, a  # commutative, but for sub
         if op.name == "tensor.sub" or a.type != op.results[0].type:
             raise fail(
-                "lower.broadcast", f"neither operand of {op.name} can be broadcast into {op.results[0].type}", op.loc
+                "lower.broadcast",
+                f"{op.name} of {a.type} and {b.type}: expected one operand (of a subtraction the first) to have the "
+                f"result's type, {op.results[0].type}",
+                op.loc,
+                hint="expand an operand in the model",
             )
     pointwise(low, op, lambda t: low.emit.binary(BINARY[op.name], t[0], t[1]), [a, b])
 
@@ -135,8 +147,7 @@ def rope(low: Lowering, op: Op) -> None:
     source = low.view(x)
     total, width = matrix_shape(x.type)
     steps, head = matrix_shape(cos.type)
-    if total % steps:
-        raise fail("lower.rope", f"{total} rows are not whole sequences of {steps} positions", op.loc)
+    assert total % steps == 0, "cos has a row for each position of a sequence"
     low.kernel(op)
     e = low.emit
     fit = min(low.tiling.obuf // (8 * head), low.tiling.m)

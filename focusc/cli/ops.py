@@ -1,11 +1,11 @@
 """`focusc ops`: what of a model can be compiled, before anything is compiled."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from focusc.cli.common import Grid, Json, LayoutFile, Query, Strides, Visual, emit, show
+from focusc.cli.common import Grid, Json, LayoutFile, Method, Query, Strides, Visual, emit, show
 
 
 def command(
@@ -16,6 +16,15 @@ def command(
     nodes: Annotated[
         Literal["all", "unsupported", "none"], typer.Option("--nodes", help="Which nodes get a line of their own.")
     ] = "all",
+    target: Annotated[
+        str | None, typer.Option(help="focus, systolic, or a hardware description (.toml). Default: focus.")
+    ] = None,
+    concentrate: Annotated[
+        Method | None, typer.Option(help="Check what this concentrates. Default: as for `compile`.")
+    ] = None,
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE.toml", help="Compile options from a file; flags win over it.")
+    ] = None,
     visual: Visual = None,
     grid: Grid = None,
     strides: Strides = None,
@@ -28,13 +37,14 @@ def command(
     from focusc.report.tables import ops_table, sites_table
 
     given = layout_facts(layout, visual=visual, grid=grid, strides=strides, query=query)
+    options: dict[str, Any] = {"target": target, "concentrate": concentrate, "config": config, "layout": given}
     if sites:
         from focusc.driver import concentration_sites
 
-        found = concentration_sites(model, layout=given)
+        found = concentration_sites(model, **options)
         emit({"sites": found}, json, lambda: show(sites_table(found)))
         return
-    report = ops(model, layout=given)
+    report = ops(model, **options)
     emit(report.to_dict(), json, lambda: show(ops_table(report, nodes)))
     if not report.supported:
         raise typer.Exit(1)

@@ -7,70 +7,116 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from focusc.driver.compiler import FRONT, choose_method, concentration
 from focusc.driver.files import existing
+from focusc.driver.options import CompileOptions
 
 if TYPE_CHECKING:
     from focusc.frontend import OpReport
-    from focusc.ir import Diagnostic
+    from focusc.ir import Diagnostic, Module
+    from focusc.isa.machine import Machine
+
+PARTIAL = "other nodes could not be imported, so this was found on part of the model; it may go when they can"
 
 
-def ops(model: str | os.PathLike[str], *, layout: Mapping[str, Any] | None = None) -> OpReport:
-    """Every node of an ONNX model: supported or not, and why.
+def ops(
+    model: str | os.PathLike[str],
+    *,
+    target: str | None = None,
+    concentrate: str | None = None,
+    config: str | os.PathLike[str] | None = None,
+    layout: Mapping[str, Any] | None = None,
+) -> OpReport:
+    """Every node of an ONNX model: supported or not, and why; all of them at once, with the arguments of `compile`.
 
-    A node is supported if it can be imported and what it becomes can be lowered to the accelerator. A layout given is
-    used instead of the model's own and checked against its sequence.
+    A node is supported if it can be imported, and if the target takes what it becomes, dense and concentrated. Without
+    a token layout only the dense program is checked, unless `concentrate` was asked for. A layout given is used
+    instead of the model's own and checked against its sequence. Raises InputError or CompileError where nothing can be
+    said about nodes.
     """
+    from focusc.backends import load_hardware
     from focusc.frontend import op_report
 
-    report = op_report(existing(model, "ONNX model"), layout)
-    return _without_lowering(report, model) if report.supported else report
+    options = CompileOptions.load(config, target=target, concentrate=concentrate, layout=layout)
+    machine = load_hardware(options.target)
+    method = choose_method(options, machine)
+    report = op_report(existing(model, "ONNX model"), options.layout)
+    known = report.module is not None and "layout" in report.module.attrs
+    if options.pipeline is not None or (options.method is None and not known):
+        method = "none"
+    report = replace(report, target=machine.name, concentrate=method)
+    return report if report.module is None else _lowered(report, report.module, options, machine)
 
 
-def _without_lowering(report: OpReport, model: str | os.PathLike[str]) -> OpReport:
-    """The report with the nodes marked that are imported, but that the passes leave as an op without a lowering."""
-    from focusc.backends import load_hardware
-    from focusc.backends.lower import lower_module
-    from focusc.backends.lower.context import HANDLERS
+def _lowered(report: OpReport, module: Module, options: CompileOptions, machine: Machine) -> OpReport:
+    """The report with the nodes marked whose ops the target refuses; what concerns no node is a problem of all."""
+    whole = report.supported
+    found = _refusals(module, options, machine, report.concentrate if whole else "none")
+    refused: dict[str, Diagnostic] = {}
+    problems = list(report.problems)
+    nodes = {node.name for node in report.nodes if node.status == "supported"}
+    for problem in dict.fromkeys(found):
+        node = problem.loc.node.removesuffix(" (importance)")
+        shown = problem if whole else replace(problem, notes=(*problem.notes, (type(problem.loc)(), PARTIAL)))
+        if node in nodes and refused.setdefault(node, shown) is shown:
+            continue
+        if node not in nodes or not _same(refused[node], shown):
+            problems.append(shown)
+    marked = tuple(
+        replace(node, status="unsupported", problem=refused[node.name]) if node.name in refused else node
+        for node in report.nodes
+    )
+    return replace(report, nodes=marked, problems=tuple(problems))
+
+
+def _same(a: Diagnostic, b: Diagnostic) -> bool:
+    return (a.code, a.message) == (b.code, b.message)
+
+
+def _refusals(module: Module, options: CompileOptions, machine: Machine, method: str) -> list[Diagnostic]:
+    """Everything between the imported module and the target's kernels that is refused: dense, then concentrated."""
+    from focusc.backends.lower import refusals
     from focusc.backends.options import tiling
-    from focusc.driver.compiler import FRONT
-    from focusc.driver.load import load_model
+    from focusc.driver.passes import register_backend_passes
     from focusc.ir import CompileError, PassManager
 
-    module = PassManager(FRONT).run(load_model(model, report.layout))
-    if all(op.name in HANDLERS or op.name in ("return", "tensor.constant") for op in module.body.ops):
-        return report
+    register_backend_passes()
+    limits = {name: int(value) for name, value in options.tiling.items() if isinstance(value, (int, float, str))}
+    tiles = tiling(machine, **limits)
+    found: list[Diagnostic] = []
     try:
-        lower_module(module, tiling(load_hardware("focus")))
-    except CompileError as error:
-        found = {problem.loc.node: problem for problem in reversed(error.diagnostics) if problem.loc.node}
-        other = tuple(problem for problem in error.diagnostics if not problem.loc.node)
-    else:
-        return report
-    named = {node.name for node in report.nodes}
-    return replace(
-        report,
-        nodes=tuple(
-            replace(node, status="unsupported", problem=_shortened(found[node.name])) if node.name in found else node
-            for node in report.nodes
-        ),
-        problems=(*report.problems, *other, *(p for name, p in found.items() if name not in named)),
-    )
-
-
-def _shortened(problem: Diagnostic) -> Diagnostic:
-    """Without the hint to run the command that is running."""
-    return replace(problem, hint="express it with other operators; docs/ lists what has a lowering")
+        dense = PassManager(options.pipeline if options.pipeline is not None else FRONT).run(module)
+        found += refusals(dense, tiles)
+        if method != "none":
+            passed = PassManager(concentration(options, method, module)).run(dense)
+            found += refusals(passed, tiles)
+    except CompileError as error:  # a pass refuses
+        found += error.diagnostics
+    return found
 
 
 def concentration_sites(
-    model: str | os.PathLike[str], *, layout: Mapping[str, Any] | None = None
+    model: str | os.PathLike[str],
+    *,
+    target: str | None = None,
+    concentrate: str | None = None,
+    config: str | os.PathLike[str] | None = None,
+    layout: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """The ops that `concentrate=focus` inserts: layer, kind (sic or sec), site, source node, rows, columns."""
-    from focusc.driver.compiler import FRONT
+    """The ops that concentration inserts: layer, kind (sic or sec), site, source node, rows, columns.
+
+    The arguments are those of `compile`. Raises InputError or CompileError as it does.
+    """
+    from focusc.backends import load_hardware
     from focusc.driver.load import load_model
     from focusc.ir import PassManager
 
-    module = PassManager(f"{FRONT},concentrate{{method=focus}}").run(load_model(model, layout))
+    options = CompileOptions.load(config, target=target, concentrate=concentrate, layout=layout)
+    method = choose_method(options, load_hardware(options.target))
+    module = load_model(model, options.layout)
+    if method == "none":
+        return []
+    module = PassManager(f"{FRONT},{concentration(options, method, module)}").run(module)
     found: list[dict[str, Any]] = []
     for op in module.walk():
         if op.name not in ("sic.gather", "sec.select"):

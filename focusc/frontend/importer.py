@@ -97,8 +97,8 @@ class Importer:
         if unused:
             drop_unused(module, Rewriter(module))
             module.body.drop_arguments(unused)
-            self.notes += [f"input {arg.name} has no influence on any output and was dropped" for arg in unused
-                           if not arg.name.startswith(STAND_IN)]
+            if not self.problems:  # of a part nobody can say what has influence
+                self.notes += [f"input {arg.name} has no influence on any output and was dropped" for arg in unused]
         if self.notes:
             module.attrs["notes"] = tuple(self.notes)
         return module

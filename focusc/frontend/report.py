@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from focusc.frontend.importer import Importer, Outcome, sequence_lengths
 from focusc.frontend.layout import check_against_sequences, find_layout
 from focusc.frontend.model_file import open_model
+from focusc.ir import Module
 from focusc.ir.concentration.layout import Layout
 from focusc.ir.diagnostics import CompileError, Diagnostic
 
@@ -37,7 +38,11 @@ class NodeReport:
 
 @dataclass(frozen=True, slots=True)
 class OpReport:
-    """The whole model: a report per node, problems that concern no node (inputs, layout), and notes."""
+    """The whole model: a report per node, problems that concern no node (inputs, layout), and notes.
+
+    `target` and `concentrate` say what the nodes were checked for besides import, "" if for nothing. `module` is what
+    could be imported, with an input in place of each result that is missing; None if not even that makes a module.
+    """
 
     model: str
     opset: int
@@ -45,10 +50,13 @@ class OpReport:
     problems: tuple[Diagnostic, ...]
     notes: tuple[str, ...]
     layout: dict[str, Any] | None
+    target: str = ""
+    concentrate: str = ""
+    module: Module | None = field(default=None, repr=False, compare=False)
 
     @property
     def supported(self) -> bool:
-        """True if the model can be imported."""
+        """True if nothing was found against the model."""
         return not self.problems and all(n.status == "supported" for n in self.nodes)
 
     def counts(self) -> dict[str, dict[str, int]]:
@@ -60,7 +68,8 @@ class OpReport:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
-        return {"model": self.model, "opset": self.opset, "supported": self.supported, "layout": self.layout,
+        return {"model": self.model, "opset": self.opset, "supported": self.supported, "target": self.target,
+                "concentrate": self.concentrate, "layout": self.layout,
                 "counts": self.counts(), "problems": [_problem(p) for p in self.problems],
                 "nodes": [n.to_dict() for n in self.nodes], "notes": list(self.notes)}
 
@@ -76,17 +85,18 @@ def op_report(path: str | Path, layout: Layout | Mapping[str, Any] | None = None
     importer.run()
     of_nodes = {id(o.problem) for o in importer.outcomes}
     problems = [p for p in importer.problems if id(p) not in of_nodes]
-    used = None
+    module, used = importer.imported(), None
     try:
         found = find_layout(layout, model.metadata, model.name)
         if found is not None:
             used = found.facts()
-            if not importer.problems:
-                check_against_sequences(found, sequence_lengths(importer.module()), model.name)
+            if module is not None and not importer.problems:
+                check_against_sequences(found, sequence_lengths(module), model.name)
+                module.attrs["layout"] = used
     except CompileError as error:
         problems += error.diagnostics
     nodes = tuple(_report(i, o) for i, o in enumerate(importer.outcomes))
-    return OpReport(model.name, model.opset, nodes, tuple(problems), tuple(importer.notes), used)
+    return OpReport(model.name, model.opset, nodes, tuple(problems), tuple(importer.notes), used, module=module)
 
 
 def _report(index: int, outcome: Outcome) -> NodeReport:

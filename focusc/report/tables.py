@@ -76,6 +76,7 @@ def ops_table(report: OpReport, listed: str = "all") -> RenderableType:
         facts = "; ".join(f"{name} {value}" for name, value in report.layout.items())
         parts.append(Text(f"token layout: {facts}", "dim"))
     verdict = "supported" if report.supported else "not supported"
+    verdict += f" on {report.target}, concentrate {report.concentrate}" if report.target else ""
     parts.append(Text(f"{report.model}: opset {report.opset}, {len(report.nodes)} nodes, {verdict}", "bold"))
     return Group(*parts)
 

@@ -1,0 +1,48 @@
+"""What a target has units for, seen from one op and the hardware description, before anything is lowered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from focusc.backends.options import SLOT
+from focusc.ir import Diagnostic, Op
+from focusc.isa.machine import Machine
+
+
+def illegal(op: Op, machine: Machine) -> Iterator[Diagnostic]:
+    """Every reason why `machine` cannot run the concentrator op `op` as it stands; nothing for other ops."""
+    a = op.attrs
+    sec, sic = op.name in ("sec.importance", "sec.select"), op.name in ("sic.gather", "sic.scatter")
+    if (sec and not machine.sec.present) or (sic and not machine.sic.present):
+        yield Diagnostic(
+            "target.concentrate",
+            f"{op.name} needs the {'semantic' if sec else 'similarity'} concentrator, which the target {machine.name} "
+            f"does not have ({'sec' if sec else 'sic'}.present)",
+            op.loc,
+            hint="choose --target focus, or --concentrate none",
+        )
+    entries = machine.sec.importance_entries
+    if op.name == "sec.importance" and a["visual_len"] > entries:
+        yield Diagnostic(
+            "target.importance",
+            f"layer {a['layer']} ranks {a['visual_len']} visual tokens; the importance buffer of {machine.name} holds "
+            f"{entries} (sec.importance_entries)",
+            op.loc,
+            hint="give the model fewer frames, prune in an earlier layer, or enlarge sec.importance_entries",
+        )
+    controls = {"sec.importance": ("importance", "attention"), "sic.gather": ("links", "cosine")}
+    if op.name in controls and a[controls[op.name][0]] != controls[op.name][1]:
+        option, only = controls[op.name]
+        yield Diagnostic(
+            "target.control",
+            f"{option} = {a[option]} is a control of the interpreter; the machine has {option} = {only}",
+            op.loc,
+            hint=f"concentrate with {option}={only}; focusc.ir.interpret runs the control",
+        )
+    if op.name == "sic.gather" and a["vector"] != SLOT:
+        yield Diagnostic(
+            "target.vector",
+            f"vector is {a['vector']} columns; the similarity concentrator compares {SLOT}, the width of a slot",
+            op.loc,
+            hint=f"concentrate with vector={SLOT}; focusc.ir.interpret runs other widths",
+        )

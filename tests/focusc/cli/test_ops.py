@@ -1,0 +1,101 @@
+"""`focusc ops`: everything that stops a compilation, at once: import, passes, and the target's own refusals."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from importlib import resources
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from .conftest import Cli
+
+Golden = Callable[[str, str], None]
+
+
+def write(nodes: list[onnx.NodeProto], outputs: dict[str, list[int]], weights: dict[str, np.ndarray]) -> None:
+    """m.onnx: f32 input x [2, 8, 64] through `nodes`."""
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 8, 64])
+    made = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in outputs.items()]
+    graph = helper.make_graph(nodes, "m", [x], made, [numpy_helper.from_array(v, k) for k, v in weights.items()])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), "m.onnx")
+
+
+def node(kind: str, inputs: list[str], name: str, **attributes: object) -> onnx.NodeProto:
+    return helper.make_node(kind, inputs, [name], name=name, **attributes)
+
+
+LINEAR = node("MatMul", ["x", "w"], "linear")
+SCAN = node("CumSum", ["linear", "axis"], "scan")
+JOIN = node("Concat", ["scan", "x"], "join", axis=2)
+PART = node("Slice", ["join", "start", "end", "axes"], "part")
+SCALE = node("Mul", ["part", "rows"], "scale")
+WEIGHTS = {
+    "w": np.ones((64, 64), np.float32),
+    "axis": np.array(1),
+    "axes": np.array([1]),
+    "start": np.array([2]),
+    "end": np.array([6]),
+    "rows": np.ones((1, 4, 1), np.float32),
+}
+
+
+def test_every_refusal_of_the_target_at_once(cli: Cli, golden: Golden) -> None:
+    write([LINEAR, SCAN, JOIN, PART, SCALE], {"scale": [2, 4, 128]}, WEIGHTS)
+    found = cli("ops", "m.onnx")
+    assert found.status == 1 and found.err == ""
+    golden("ops_target", str(found))
+    assert [n["status"] for n in json.loads(cli("ops", "m.onnx", "--json").out)["nodes"]] == [
+        "supported", "unsupported", "unsupported", "unsupported", "supported",
+    ]  # fmt: skip
+    assert cli("compile", "m.onnx", "-o", "out.fbin").status == 1
+
+
+def test_refusals_of_the_front_end_and_of_the_target_at_once(cli: Cli, golden: Golden) -> None:
+    write(
+        [LINEAR, node("Det", ["w"], "det"), node("Concat", ["linear", "x"], "join", axis=2)],
+        {"det": [], "join": [2, 8, 128]},
+        {"w": WEIGHTS["w"]},
+    )
+    found = cli("ops", "m.onnx", "--nodes", "unsupported")
+    assert found.status == 1
+    golden("ops_import_and_target", str(found))
+
+
+def hardware(**changes: str) -> None:
+    """small.toml: the description of focus with some values changed."""
+    text = resources.files("focusc.backends").joinpath("focus/focus.toml").read_text()
+    for old, new in changes.items():
+        assert text.count(old) == 1
+        head, _, tail = text.partition(old)
+        text = head + old + new + tail[tail.index("\n") :]
+    Path("small.toml").write_text(text)
+
+
+def test_limits_of_the_target_given(cli: Cli, golden: Golden, decoder: Path) -> None:
+    hardware(importance_entries=" = 16")
+    found = cli("ops", "decoder.onnx", "--target", "small.toml", "--nodes", "unsupported")
+    assert found.status == 1
+    golden("ops_importance", str(found))
+    refused = cli("compile", "decoder.onnx", "-o", "out.fbin", "--target", "small.toml")
+    assert refused.status == 1 and "error[target.importance]" in refused.err
+    for fine in ("none", "sic"):
+        assert cli("ops", "decoder.onnx", "--target", "small.toml", "--concentrate", fine).status == 0
+
+
+def test_what_was_checked_is_said(cli: Cli, decoder: Path) -> None:
+    def report(*arguments: str) -> dict[str, object]:
+        return json.loads(cli("ops", "decoder.onnx", "--json", *arguments).out)
+
+    assert (report()["target"], report()["concentrate"], report()["supported"]) == ("focus", "focus", True)
+    assert report("--target", "systolic")["concentrate"] == "none"
+    assert report("--concentrate", "sec")["concentrate"] == "sec"
+
+
+def test_options_of_a_pass_are_refused_as_compile_refuses_them(cli: Cli, decoder: Path) -> None:
+    Path("c.toml").write_text("[concentrate]\nschedule = '[1:0.5,7:0.2]'\n")
+    found = cli("ops", "decoder.onnx", "--config", "c.toml", "--nodes", "none")
+    assert found.status == 1 and "error[concentrate.layer]" in found.out
