@@ -145,24 +145,28 @@ class Accelerator(_Table):
 
         Raises IsaError(`hardware.description`) naming every offending key.
         """
-        if "model" not in data:
-            return cls.from_machine(Machine.from_dict(data, where))
+        machine = None if "model" in data else Machine.from_dict(data, where)
         try:
-            return cls.model_validate(dict(data))
+            return cls.model_validate(dict(data)) if machine is None else cls.from_machine(machine, where)
         except ValidationError as error:
             raise IsaError("hardware.description", "\n".join(explain(item) for item in error.errors()), where=where,
                            hint="units are in the key names; compare with the shipped adaptiv.toml or cmc.toml"
                            ) from None
 
     @classmethod
-    def from_machine(cls, machine: Machine) -> Accelerator:
+    def from_machine(cls, machine: Machine, where: str = "hardware description") -> Accelerator:
         """The accelerator of a compile target; its tiles are the largest that its buffers stage twice.
 
-        For the published buffers these are the published tiles, m = 1024, n = 96, k = 32.
+        For the published buffers these are the published tiles, m = 1024, n = 96, k = 32. Raises
+        IsaError(`hardware.description`) if they stage none.
         """
         k = machine.array.rows
         buffers = dict(machine.buffers.items())
         m, n = (buffers[name].bytes // (2 * k * ELEMENT_BYTES) for name in ("activation", "weights"))
+        for name, size, what in (("activation", m, "rows"), ("weights", n, "columns")):
+            if not size:
+                raise IsaError("hardware.description", f"buffers.{name}.bytes: found {buffers[name].bytes}, too small to "
+                               f"stage {what} of {k} f16 twice", where=where)
         while 2 * m * n * ELEMENT_BYTES > buffers["output"].bytes and m > 1:
             m //= 2
         concentrates = machine.sic.present or machine.sec.present
@@ -191,7 +195,7 @@ class Accelerator(_Table):
 
     def spare_buffers(self) -> tuple[str, ...]:
         """Buffers that serve a unit this accelerator does not have (the dense baseline was published with them)."""
-        return CONCENTRATOR_BUFFERS if self.model == "systolic" else ()
+        return tuple(name for name in CONCENTRATOR_BUFFERS if self.model == "systolic" and name in self.buffers)
 
     def buffer_figures(self, name: str) -> BufferFigures:
         """Area, leakage, peak power and access energy of one buffer's macros.

@@ -7,6 +7,7 @@ from focusc.backends.cost.hardware import Accelerator
 from focusc.backends.cost.interface import Shape
 from focusc.backends.cost.options import Options
 from focusc.backends.cost.result import Cost, Ledger
+from focusc.isa.errors import IsaError
 
 __all__ = ["settle"]
 
@@ -30,6 +31,8 @@ def settle(ledger: Ledger, shape: Shape, hardware: Accelerator, accounting: Acco
     seconds = float(ledger.busy.sum()) / hardware.clock_hz
     spare = hardware.spare_buffers() if Quirk.SPARE_BUFFERS not in accounting else ()
     area, power, sram = {}, {}, {}
+    if options.sram is not None and (unknown := set(hardware.buffers) - set(options.sram.buffers)):
+        raise IsaError("cost.sram", f"the buffer figures lack {', '.join(sorted(unknown))}", where=hardware.name)
     for name in hardware.buffers:
         if name in spare:
             continue

@@ -21,6 +21,7 @@ from focusc.backends.cost import (
     load_accelerator,
     parse_accelerator,
 )
+from focusc.backends.cost.quirks import END, START, markdown
 from focusc.backends.cost.sram import cacti
 from focusc.backends.cost.tables import figures
 from focusc.backends.cost.uniform import uniform_trace
@@ -121,6 +122,19 @@ def test_a_buffer_too_small_for_the_tile_of_a_run() -> None:
     assert cost(SMALL, uniform_trace(SMALL), focus, options=Options(m=2048, sram=cacti(2048))).cycles > 0
 
 
+def test_a_compile_target_too_small_to_stage_a_tile() -> None:
+    tiny = text("focus").replace("bytes = 131_072", "bytes = 64", 1)
+    with pytest.raises(IsaError, match=r"buffers\.activation\.bytes: found 64, too small.*line") as caught:
+        parse_accelerator(tiny, "tiny.toml")
+    assert caught.value.code == "hardware.description"
+
+
+def test_figures_of_other_buffers_are_refused() -> None:
+    with pytest.raises(IsaError, match="the buffer figures lack frame, kv, qs") as caught:
+        cost(SMALL, CodecSparsity(0, 0, 0), load_accelerator("cmc"), options=Options(sram=cacti(1024)))
+    assert caught.value.code == "cost.sram"
+
+
 def test_traces_of_another_kind_or_workload_are_refused() -> None:
     other = Workload("other", 2, 512, 8, 2, 512, 1500, (10, 10, 15), 40, head_size=64, schedule="0:0.4")
     deeper = Workload("deeper", 3, 256, 8, 2, 512, 1500, (10, 10, 15), 40, head_size=32)
@@ -177,9 +191,16 @@ def test_choices_out_of_range(make: object, code: str, expected: str) -> None:
     assert caught.value.code == code
 
 
+PAGE = Path(__file__).parents[3] / "docs" / "cost_models.md"
+
+
+def test_the_docs_show_what_the_command_prints() -> None:
+    shown = PAGE.read_text(encoding="utf-8").split(START, 1)[1].split(END, 1)[0]
+    assert shown.strip() == markdown(), "run python -m focusc.backends.cost.quirks --write docs/cost_models.md"
+
+
 def test_every_quirk_has_its_line_in_the_docs() -> None:
-    page = Path(__file__).parents[3] / "docs" / "cost_models.md"
-    table = page.read_text(encoding="utf-8").split("| quirk | published | corrected |", 1)[1].split("\n\n", 1)[0]
+    table = PAGE.read_text(encoding="utf-8").split("| quirk | published | corrected |", 1)[1].split("\n\n", 1)[0]
     rows = [line.split("|") for line in table.splitlines() if line.startswith("| `")]
     documented = {row[1].strip(" `"): (row[2].strip(), row[3].strip()) for row in rows}
     assert documented == {quirk.label: (quirk.published, quirk.corrected) for quirk in Quirk}
