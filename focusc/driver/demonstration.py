@@ -73,7 +73,7 @@ def demo(
     path = tale.made(f"{model}.onnx", "the model as exported from torch")
     tale.step(f"export {model} from torch to ONNX")
     say(f"          {export(model, path, progress=progress)}")
-    options = _options(path, tale)
+    options = _options(tale)
     compiled = {method: _compile(path, method, options, tale, progress) for method in METHODS}
     questions = list(held_out(path, samples))
     tale.step(
@@ -90,10 +90,12 @@ def demo(
     return {**found, "folder": str(folder), "files": tale.files, "seconds": time.perf_counter() - tale.started}
 
 
-def _options(path: Path, tale: _Tale) -> CompileOptions:
-    """Compile options with the schedule and threshold that were validated for the model, kept as a file to reuse."""
-    evaluation = evaluation_of(metadata(path))
-    chosen = evaluation.concentrate() if evaluation is not None else {}
+def _options(tale: _Tale) -> CompileOptions:
+    """Compile options with the usual schedule and threshold, written to a file for the reader to change and reuse."""
+    from focusc.ir.passes.concentrate import concentrate
+
+    usual = concentrate.options
+    chosen = {name: usual[name].default for name in ("schedule", "threshold")}
     config = tale.made("concentrate.toml", "schedule and threshold, for `focusc compile --config`")
     lines = [f"{key} = {json.dumps(value)}" for key, value in chosen.items()]
     write_text(config, "\n".join(["[concentrate]", *lines, ""]))

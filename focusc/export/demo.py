@@ -8,9 +8,6 @@ from .evaluation import Question
 from .layout import Layout
 from .onnx_export import Exportable
 
-CONCENTRATE = {"schedule": "[1:0.5,2:0.4,3:0.3,4:0.2,5:0.1]", "threshold": 0.9}
-"""Schedule and threshold that `focusc demo` uses; benchmarks/accuracy.py measures them and others."""
-
 
 def exportable(random_weights: int | None = None) -> Exportable:
     """The demo model with a held-out sample as its example, and its layout."""

@@ -42,10 +42,6 @@ class Evaluation:
         """A token as people read it."""
         return self._adapter().answer_text(token)
 
-    def concentrate(self) -> dict[str, Any]:
-        """Options of the pass `concentrate` that were validated for this model; empty if none were."""
-        return dict(getattr(self._adapter(), "CONCENTRATE", {}))
-
     def _adapter(self) -> Any:
         return importlib.import_module(f"{__package__}.{self.name}")
 
