@@ -9,7 +9,7 @@ import numpy as np
 from focusc.backends.cost.accounting import Accounting, Quirk
 from focusc.backends.cost.arithmetic import Floats, ceil
 from focusc.backends.cost.attention import book_online, causal_share, panel_reads, plan_online, useful_share
-from focusc.backends.cost.decoder import count_dense, products, rows_with_text, text_rows, vector_work
+from focusc.backends.cost.decoder import count_dense, products, rows_with_text, text_rows, vector_work, write_result
 from focusc.backends.cost.hardware import ELEMENT_BYTES, Accelerator
 from focusc.backends.cost.interface import Shape, TokenSparsity
 from focusc.backends.cost.options import Options
@@ -67,7 +67,7 @@ class _Lines:
         staged = share * (k * columns * rows * per_cycle * B)
         self.ledger.move(op, "activation", read=share * (m * k * columns * B))
         self.ledger.move(op, "weights", read=share * (k * n * reads * B))
-        self.ledger.move(op, "output", write=share * (n * m * B))
+        write_result(self.ledger, self.accounting, op, share * (n * m * B))
         self.ledger.touch(op, "activation", read=staged, write=share * (m * k * columns * B))
         self.ledger.touch(op, "weights", read=staged, write=share * (k * n * reads * B))
         self.ledger.touch(op, "output", read=share * (n * m * B), write=share * (n * m * depths * B))

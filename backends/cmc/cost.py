@@ -9,11 +9,11 @@ import numpy as np
 from focusc.backends.cost.accounting import Accounting, Quirk
 from focusc.backends.cost.arithmetic import Floats, array_cycles, ceil
 from focusc.backends.cost.attention import causal_share, useful_share
-from focusc.backends.cost.decoder import count_dense, products, rows_with_text, text_rows, vector_work
+from focusc.backends.cost.decoder import count_dense, products, rows_with_text, text_rows, vector_work, write_result
 from focusc.backends.cost.hardware import ELEMENT_BYTES, Accelerator
 from focusc.backends.cost.interface import CodecSparsity, Shape
 from focusc.backends.cost.options import Options
-from focusc.backends.cost.result import Ledger
+from focusc.backends.cost.result import OPS, Ledger
 from focusc.isa.errors import IsaError
 
 B = ELEMENT_BYTES
@@ -85,7 +85,7 @@ class _Codec:
         read, weights, out = share * (m * k * columns * B), share * (n * k * reads * B), share * (n * m * B)
         self.ledger.move(op, "activation", read=read)
         self.ledger.move(op, "weights", read=weights)
-        self.ledger.move(op, "output", write=out)
+        write_result(self.ledger, self.accounting, op, out)
         self.ledger.touch(op, "activation", read=share * (cycles * array.rows * B), write=read)
         self.ledger.touch(op, "weights", read=weights, write=weights)
         self.ledger.touch(op, "output", read=out, write=share * (cycles * array.cols * B))
@@ -137,5 +137,5 @@ def _attention(codec: _Codec, trace: CodecSparsity, length: int) -> None:
     search = codec.search(op, d, h, full) + codec.search(op, length, h, share)
     rows = np.full(ledger.layers, round(codec.rows(trace.linear)), np.int64)
     vector_work(ledger, shape, hardware, accounting, rows, rows, share * queries * length * h, np.zeros(ledger.layers))
-    waited = ledger.stalls["vector"][:, 3]
+    waited = ledger.stalls["vector"][:, OPS.index(op)]
     ledger.stall(op, "codec", search - cycles - waited)

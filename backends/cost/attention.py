@@ -49,8 +49,8 @@ def book_squares(ledger: Ledger, shape: Shape, tokens: Ints, share: Floats, tile
     d, every = shape.head_size, share * shape.heads
     reads = panel_reads(shape, tokens, tiles[0], accounting)
     if scores:
-        book_gemm(ledger, "attention", tokens, d, tokens, every, tiles, hardware.array, weight_reads=reads)
-    book_gemm(ledger, "attention", tokens, tokens, d, every, tiles, hardware.array, weight_reads=reads)
+        book_gemm(ledger, accounting, "attention", tokens, d, tokens, every, tiles, hardware.array, weight_reads=reads)
+    book_gemm(ledger, accounting, "attention", tokens, tokens, d, every, tiles, hardware.array, weight_reads=reads)
     if Quirk.CAUSAL_HALF not in accounting:
         rest = (1 - share) * shape.heads * tokens * d * B
         ledger.move("attention", "output", write=rest)

@@ -13,7 +13,8 @@ from focusc.backends.cost.interface import Ints, Shape
 from focusc.backends.cost.result import OPS, Ledger
 from focusc.isa.machine import Array
 
-__all__ = ["LINEAR", "Product", "book_gemm", "count_dense", "products", "rows_with_text", "text_rows", "vector_work"]
+__all__ = ["ADDED", "LINEAR", "Product", "book_gemm", "count_dense", "products", "rows_with_text",
+           "text_rows", "vector_work", "write_result"]
 
 B = ELEMENT_BYTES
 
@@ -63,8 +64,27 @@ def count_dense(ledger: Ledger, shape: Shape, rows: int) -> None:
     ledger.dense_macs[:, OPS.index("attention")] += 2 * (rows * rows * shape.head_size * shape.heads // 2)
 
 
-def book_gemm(ledger: Ledger, op: str, m: Ints, k: Ints | int, n: Ints | int, share: Floats | float,
-              tiles: tuple[int, int], array: Array, *, weight_reads: Floats | None = None) -> None:
+def write_result(ledger: Ledger, accounting: Accounting, op: str, size: Numbers) -> None:
+    """DRAM bytes of a product's result, booked where it is written.
+
+    With vector work, the gate stays on the chip for its product with up, and what `o_proj` and `down_proj` add to the
+    residual stream is written by the normalisation that reads it.
+    """
+    if Quirk.NO_VECTOR_WORK not in accounting:
+        if op == "gate_proj":
+            return
+        if op in ADDED:
+            op = "norm"
+    ledger.move(op, "output", write=size)
+
+
+ADDED = ("o_proj", "down_proj")
+"""Products whose result is added to the residual stream."""
+
+
+def book_gemm(ledger: Ledger, accounting: Accounting, op: str, m: Ints, k: Ints | int, n: Ints | int,
+              share: Floats | float, tiles: tuple[int, int], array: Array, *,
+              weight_reads: Floats | None = None) -> None:
     """Bytes of a dense product (m, k, n) on the weight-stationary array, times `share` (cost_model section 1).
 
     `tiles` are the rows and columns of an output tile; `weight_reads` replaces the number of times the weights are
@@ -77,7 +97,7 @@ def book_gemm(ledger: Ledger, op: str, m: Ints, k: Ints | int, n: Ints | int, sh
     ledger.touch(op, "activation", read=share * (cycles * array.rows * B), write=read)
     ledger.move(op, "weights", read=weights)
     ledger.touch(op, "weights", read=weights, write=weights)
-    ledger.move(op, "output", write=out)
+    write_result(ledger, accounting, op, out)
     ledger.touch(op, "output", read=out, write=share * (cycles * array.cols * B))
 
 
@@ -101,12 +121,13 @@ def vector_cycles(ledger: Ledger, hardware: Accelerator, op: str, elements: Numb
 
 
 def vector_work(ledger: Ledger, shape: Shape, hardware: Accelerator, accounting: Accounting, before: Ints, after: Ints,
-                scores: Floats, panels: Floats) -> None:
+                scores: Floats, panels: Floats, gather: Numbers = 0.0) -> None:
     """Vector work and the traffic of the residual stream, unless the accounting leaves them out.
 
     `before` and `after`: rows of attention and of the feed-forward block in each layer. `scores`: elements of the score
-    matrices that are computed; `panels`: rows x key panels, each of which rescales a row of the result. Epilogues and
-    softmax run beside the array, so only what is longer stalls it; the two normalisations stand alone.
+    matrices that are computed; `panels`: rows x key panels, each of which rescales a row of the result; `gather`:
+    cycles of the similarity concentrator behind the normalisations. Epilogues and softmax run beside the array, so only
+    what is longer stalls it; the two normalisations stand alone.
     """
     if Quirk.NO_VECTOR_WORK in accounting:
         return
@@ -128,4 +149,5 @@ def vector_work(ledger: Ledger, shape: Shape, hardware: Accelerator, accounting:
         ledger.move(op, "residual", read=rows * d * B, write=rows * d * B)
     alone = vector_cycles(ledger, hardware, "norm", (before + after) * d, NORM)
     ledger.stall("norm", "vector", alone)
+    ledger.stall("norm", "gather", gather - alone)
     ledger.move("norm", "residual", read=(before + after) * d * B)

@@ -165,8 +165,8 @@ class Accelerator(_Table):
         m, n = (buffers[name].bytes // (2 * k * ELEMENT_BYTES) for name in ("activation", "weights"))
         for name, size, what in (("activation", m, "rows"), ("weights", n, "columns")):
             if not size:
-                raise IsaError("hardware.description", f"buffers.{name}.bytes: found {buffers[name].bytes}, too small to "
-                               f"stage {what} of {k} f16 twice", where=where)
+                raise IsaError("hardware.description", f"buffers.{name}.bytes: found {buffers[name].bytes}, too small "
+                               f"to stage {what} of {k} f16 twice", where=where)
         while 2 * m * n * ELEMENT_BYTES > buffers["output"].bytes and m > 1:
             m //= 2
         concentrates = machine.sic.present or machine.sec.present

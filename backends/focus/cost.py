@@ -5,8 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from focusc.backends.cost.accounting import Accounting, Quirk
-from focusc.backends.cost.arithmetic import Floats, array_cycles, ceil
-from focusc.backends.cost.decoder import Product, count_dense, products, rows_with_text, vector_work
+from focusc.backends.cost.arithmetic import Floats, Numbers, array_cycles, ceil
+from focusc.backends.cost.decoder import (
+    ADDED,
+    Product,
+    count_dense,
+    products,
+    rows_with_text,
+    vector_work,
+    write_result,
+)
 from focusc.backends.cost.hardware import ELEMENT_BYTES, Accelerator
 from focusc.backends.cost.interface import Ints, Shape, TraceCounts
 from focusc.backends.cost.options import Options
@@ -32,7 +40,8 @@ def fill(ledger: Ledger, shape: Shape, trace: TraceCounts, hardware: Accelerator
     before, after = (run.sites[name].retained + run.text for name in ("q_proj", "gate_proj"))
     select(run, before, after)
     _published_counters(run)
-    vector_work(ledger, shape, hardware, accounting, before, after, scores, panels)
+    gather = 0.0 if run.has(Quirk.NO_VECTOR_WORK) else _normalised(run)
+    vector_work(ledger, shape, hardware, accounting, before, after, scores, panels, gather)
 
 
 def _cycles(run: Run, p: Product) -> None:
@@ -53,7 +62,7 @@ def _cycles(run: Run, p: Product) -> None:
     else:
         late = run.late(site) * groups
     ledger.stall(p.op, "scatter", late)
-    if p.op in VALUES and not run.has(Quirk.GATHER_KV):
+    if not _gathers(run, p.op):
         return
     wide = int(ceil(run.hardware.tiles.n, array.cols))
     if run.has(Quirk.GATHER_WHOLE_TILES):
@@ -72,15 +81,38 @@ def _bytes(run: Run, p: Product) -> None:
     ledger, array, site, op = run.ledger, run.hardware.array, run.sites[p.site], p.op
     rows, packed = site.retained + run.text, site.packed + run.text
     stream(run, op, packed, rows, p.k, p.n, 1.0, maps=run.map_bytes(site))
-    if not run.merging or (op in VALUES and not run.has(Quirk.GATHER_KV)):
-        ledger.move(op, "output", write=rows * p.n * B)
+    if not _gathers(run, op):
         ledger.touch(op, "output", read=rows * p.n * B)
+        if not (run.merging and op in ADDED):
+            write_result(ledger, run.accounting, op, rows * p.n * B)
         return
     written: Ints | Floats = packed
     if p.feeds and not run.has(Quirk.OUTPUT_BY_INPUT):
         written, maps = _written(run, p)
         ledger.move(op, "map", write=maps)
     detect(run, op, rows, written, p.n, int(ceil(p.n, array.cols)))
+
+
+def _gathers(run: Run, op: str) -> bool:
+    """Whether an operation's result passes the similarity concentrator on its way out."""
+    if not run.merging or (op in VALUES and not run.has(Quirk.GATHER_KV)):
+        return False
+    return run.has(Quirk.NO_VECTOR_WORK) or op not in ADDED
+
+
+def _normalised(run: Run) -> Numbers:
+    """The inputs of `q_proj` and `gate_proj`, concentrated behind their normalisations; returns the gather's cycles."""
+    if not run.merging:
+        return 0.0
+    groups, gather = int(ceil(run.shape.width, run.hardware.array.cols)), np.zeros(run.ledger.layers)
+    for name in ("q_proj", "gate_proj"):
+        site = run.sites[name]
+        gather += (run.options.block * site.retained + run.text) * groups
+        detect(run, "norm", site.retained + run.text, site.packed + run.text, run.shape.width, groups)
+        run.ledger.move("norm", "map", write=run.map_bytes(site))
+    for engine in ("compare", "norm", "average"):
+        run.ledger.work("norm", engine, gather)
+    return gather
 
 
 def _written(run: Run, p: Product) -> tuple[Floats, Floats]:

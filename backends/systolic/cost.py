@@ -29,7 +29,7 @@ def fill(ledger: Ledger, shape: Shape, trace: None, hardware: Accelerator, accou
     for p in products(shape):
         cycles = per_group * ceil(p.n, array.cols) * ceil(p.k, array.rows)
         ledger.run(p.op, cycles, macs=counted * length * p.n * p.k)
-        book_gemm(ledger, p.op, rows, p.k, p.n, 1.0, (m, n), array)
+        book_gemm(ledger, accounting, p.op, rows, p.k, p.n, 1.0, (m, n), array)
     if counted:
         count_dense(ledger, shape, length)
     d, h = shape.head_size, shape.heads
