@@ -6,6 +6,7 @@ import time
 
 import pytest
 
+from focusc.backends.cost.__main__ import main as report
 from focusc.backends.cost.interface import SITES
 from focusc.backends.cost.tables import (
     accumulators,
@@ -117,6 +118,18 @@ def test_design_space_tables_have_one_entry_a_published_row(table: object) -> No
     assert len(found) == {"accumulators": 5, "tile_rows": 7, "blocks": 9}[table.__name__]  # type: ignore[attr-defined]
     assert all(c.errors["dense_macs"] == 0 for c in found)
     assert all(abs(c.errors["cycles"]) < 0.15 for c in found)  # same schedule and mean compression, another spread
+
+
+def test_the_report_says_how_exact_the_rows_are(capsys: pytest.CaptureFixture[str]) -> None:
+    report()
+    printed = capsys.readouterr().out
+    for line in ("systolic, 15 rows, exact", "adaptiv, 15 rows", "cmc, 9 rows", "focus-sec, 9 rows", "block 1x1x1"):
+        assert f"{line}" in printed
+    exact = [line for line in printed.splitlines() if "exact" in line]
+    assert len(exact) == 5 and all("compute_cycles 0.0e+00, stall_cycles 0.0e+00" in line for line in exact)
+    matched = next(line for line in printed.splitlines() if "matched traces" in line)
+    worst = {part.split()[-2]: float(part.split()[-1]) for part in matched.split("error ")[1].split(", ")}
+    assert worst["cycles"] < 0.045 and worst["dram_bytes"] < 0.019 and worst["energy_mj"] < 0.022  # as the docs say
 
 
 def test_a_large_trace_and_the_whole_table_are_cheap() -> None:
