@@ -15,6 +15,8 @@ RAISERS = {
     "AsmError",
     "CompileError",
     "Diagnostic",
+    "ExportError",
+    "ExportError",
     "Fault",
     "FormatError",
     "InferError",
@@ -77,6 +79,15 @@ def calls() -> Iterator[tuple[str, str]]:
             for node in ast.walk(ast.parse(path.read_text())):
                 if isinstance(node, ast.Call):
                     yield from _coded(node)
+                elif isinstance(node, ast.FunctionDef):
+                    yield from _defaults(node)
+
+
+def _defaults(node: ast.FunctionDef) -> Iterator[tuple[str, str]]:
+    """Codes that a parameter `code` has where none is given."""
+    for parameter, value in zip(node.args.kwonlyargs, node.args.kw_defaults, strict=True):
+        if parameter.arg == "code" and isinstance(value, ast.Constant) and CODE.match(str(value.value)):
+            yield str(value.value), ""
 
 
 def _coded(node: ast.Call) -> Iterator[tuple[str, str]]:

@@ -195,12 +195,12 @@ class _Assembler:
             self.fail("asm.directive", '.const_file takes: "file", bytes, "digest"', node)
         name, size, digest = self.string(args[0], node), self.integer(args[1], node), self.string(args[2], node)
         if Path(name).name != name or name in ("", ".", ".."):
-            self.fail("asm.const_file", f"{name!r} is not a plain file name", args[0])
+            self.fail("asm.const-file", f"{name!r} is not a plain file name", args[0])
         if self.folder is None or not (self.folder / name).is_file():
-            self.fail("asm.const_file", f"constants file {name} is not beside the text", args[0])
+            self.fail("asm.const-file", f"constants file {name} is not beside the text", args[0])
         data = np.fromfile(self.folder / name, np.uint8)
         if len(data) != size or hashlib.blake2b(data.data, digest_size=16).hexdigest() != digest:
-            self.fail("asm.const_file", f"{name} has other contents ({len(data)} bytes) than the text says", args[0])
+            self.fail("asm.const-file", f"{name} has other contents ({len(data)} bytes) than the text says", args[0])
         self.const_data = data
 
     # -------------------------------------------------------------- tokens

@@ -39,7 +39,7 @@ class _Generator:
         self.text: list[Insn] = []
         self.index: list[int] = []
         self.entries: dict[Loc, int] = {}
-        self.nodes: list[dict[str, Any]] = [dict(n) for n in module.attrs["nodes"]]
+        self.nodes: list[dict[str, Any]] = [dict(n) for n in module.attrs.get("nodes", ())]
         self.debug = [DebugEntry(n["op"], n["node"], n["path"], n["op"]) for n in self.nodes]
         for i, n in enumerate(self.nodes):
             self.entries.setdefault(Loc(node=n["node"], module_path=n["path"]), i)
@@ -118,12 +118,13 @@ class _Generator:
     def _stored(self, op: Op) -> bytes:
         """A constant's bytes in its storage type; values that f16 cannot hold are refused."""
         assert op.operands[0] is not None and op.operands[0].op is not None
-        resource = op.operands[0].op.attrs["value"]
+        source = op.operands[0].op
+        resource = source.attrs["value"]
         if resource.absent:
             raise fail(
                 "codegen.weights",
                 f"constant {resource.name!r} has a shape and no values",
-                op.loc,
+                source.loc,
                 hint="compile with --no-weights: the program can then be simulated, not executed",
             )
         array = np.ascontiguousarray(resource.array)
@@ -132,7 +133,10 @@ class _Generator:
         if stored.dtype.kind == "f" and not np.isfinite(stored[np.isfinite(array)]).all():
             worst = float(np.abs(array[np.isfinite(array)]).max())
             raise fail(
-                "codegen.range", f"constant {resource.name!r} holds {worst:g}, more than f16's largest 65504", op.loc
+                "codegen.range",
+                f"constant {resource.name!r} holds {worst:g}, more than f16's largest 65504",
+                source.loc,
+                hint="scale the weight, and what it is multiplied with, before the export",
             )
         return stored.tobytes()
 

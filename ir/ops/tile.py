@@ -22,7 +22,8 @@ def need(kind: type, *types: Type | None) -> None:
     """Raise unless every present type is a `kind`."""
     for found in types:
         if found is not None and not isinstance(found, kind):
-            raise fail("type.kind", f"operand has type {found}, expected {kind.__name__}")
+            expected = kind.__name__.removesuffix("Type").lower()
+            raise fail("type.kind", f"operand has type {found}, expected a {expected}")
 
 
 @defop("tile.bind", pure=False)

@@ -155,7 +155,7 @@ class SecTopk(Op):
         need(TensorType, importance)
         need(BufferType, positions, rows_out, positions_out)
         if k > visual_len or visual_start + visual_len > rows:
-            raise fail("tile.sec_topk", f"keeps {k} of {visual_len} visual rows from {visual_start} in {rows} rows")
+            raise fail("tile.sec-topk", f"keeps {k} of {visual_len} visual rows from {visual_start} in {rows} rows")
         return ()
 
     @staticmethod

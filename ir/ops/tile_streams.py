@@ -60,7 +60,7 @@ class LoadConc(Op):
         need(BufferType, buf)
         need(IndexType, tile, row, rows, slot)
         if buf.layout != "conc" or not (slots - 1) * 32 < cols <= slots * 32:
-            raise fail("tile.load_conc", f"{cols} columns in {slots} slots of {buf}; expected a conc buffer, 32 a slot")
+            raise fail("tile.load-conc", f"{cols} columns in {slots} slots of {buf}; expected a conc buffer, 32 a slot")
         return StreamType(max_rows, cols, "conc")
 
     @staticmethod

@@ -160,7 +160,7 @@ def _check_heads(layers: list[DecoderLayer], vector: int, sites: tuple[str, ...]
         if "query" in sites and layer.head_size % vector:
             others = ",".join(s for s in sites if s != "query")
             raise fail(
-                "concentrate.head_size",
+                "concentrate.head-size",
                 f"decoder layer {layer.index} has heads of {layer.head_size} columns, not a "
                 f"multiple of the {vector}-wide vectors: at site query one vector would straddle two heads, and Q*K^T "
                 "could not skip it",

@@ -35,7 +35,7 @@ def test_constants_in_a_file(tmp_path: Path) -> None:
         (tmp_path / "w.bin").write_bytes(damage)
         with pytest.raises(AsmError) as caught:
             assemble(text, folder=tmp_path)
-        assert caught.value.code == "asm.const_file" and caught.value.line
+        assert caught.value.code == "asm.const-file" and caught.value.line
 
 
 def test_symbols_print_where_addresses_fall_into_them() -> None:
@@ -89,7 +89,7 @@ MESSAGES = {
     ".symbol x, input, f16, [9], 0": "error[asm.program]: symbol x (18 bytes at 0x0) lies outside the arena [0x0, 0x0)",
     "loop 2\nloop 3\nendl": "2:1: error[asm.program]: loop without an endl\n    2 | loop 2\n      | ^^^^",
     "halt": "2:1: error[asm.program]: halt stands before the end of the program\n    2 | halt\n      | ^^^^",
-    '.const_file "../x", 1, "a"': "2:13: error[asm.const_file]: '../x' is not a plain file name\n"
+    '.const_file "../x", 1, "a"': "2:13: error[asm.const-file]: '../x' is not a plain file name\n"
                                   '    2 | .const_file "../x", 1, "a"\n      |             ^^^^^^',
 }
 
