@@ -14,7 +14,7 @@ from focusc.backends.dram import align, first_fit
 from focusc.ir import Block, Op, TileType, Value
 from focusc.ir.diagnostics import fail
 
-IN_PLACE = ("tile.unary", "tile.binary", "tile.scalar", "tile.mask")
+IN_PLACE = ("tile.unary", "tile.binary", "tile.scalar", "tile.mask", "tile.mask_heads")
 """Element-wise ops: the result may take its first operand's place."""
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from focusc.backends.codegen.scalars import Lin, Scalars
@@ -151,6 +151,16 @@ class KernelCode:
             if other.place is cls and (other.rows, other.cols, other.offset) == (rows, cols, offset):
                 self.tiles[value] = other
                 return other
+        window = Window(self.descriptor(), cls, rows, cols, offset)
+        self.tiles[value] = window
+        where = R(toggle, cls.offset) if toggle else cls.offset
+        self.emit(
+            isa.Tile(t=window.descriptor, off=where, rows=self.ext(rows), cols=self.ext(cols), pitch=pitch(value.type))
+        )
+        return window
+
+    def descriptor(self) -> int:
+        """A tile descriptor that is not in use."""
         if not self.unused:
             raise fail(
                 "codegen.tiles",
@@ -158,13 +168,24 @@ class KernelCode:
                 self.loc,
                 hint="report this model",
             )
-        window = Window(self.unused.pop(), cls, rows, cols, offset)
-        self.tiles[value] = window
-        where = R(toggle, cls.offset) if toggle else cls.offset
-        self.emit(
-            isa.Tile(t=window.descriptor, off=where, rows=self.ext(rows), cols=self.ext(cols), pitch=pitch(value.type))
-        )
-        return window
+        return self.unused.pop()
+
+    def heads(self, value: Value, group: int) -> Iterator[tuple[int, int]]:
+        """(g, descriptor of rows g, g + group, ...) of a tile, one head after the other in the same descriptor."""
+        window, step = self.tiles[value], pitch(value.type)  # type: ignore[arg-type]
+        toggle, start = window.offset
+        rows = Lin(window.rows.const // group, tuple((reg, coef // group) for reg, coef in window.rows.terms))
+        if rows * group != window.rows or step % 16:
+            raise fail(
+                "codegen.heads", f"a tile of {group} heads' rows is cut unevenly", self.loc, hint="report this model"
+            )
+        part = self.descriptor()
+        for g in range(group):
+            at = start + 4 * g * step
+            where = R(toggle, at) if toggle else at
+            self.emit(isa.Tile(t=part, off=where, rows=self.ext(rows), cols=self.ext(window.cols), pitch=step * group))
+            yield g, part
+        self.unused.append(part)
 
     def same_place(self, a: Value, b: Value) -> bool:
         """Whether two tile values hold the same bytes."""
@@ -415,6 +436,14 @@ class KernelCode:
             self.emit(isa.VCopy(d=d, a=self.tiles[self._some(value)].descriptor))
         self.emit(isa.VMask(d=d, row0=self.ext(self.ix(row)), col0=self.ext(self.ix(col))))
 
+    def _mask_heads(self, op: Op) -> None:
+        value, row, col = op.operands
+        d = self._like(op)
+        if not self.same_place(op.results[0], self._some(value)):
+            self.emit(isa.VCopy(d=d, a=self.tiles[self._some(value)].descriptor))
+        for _, part in self.heads(op.results[0], op.attrs["group"]):
+            self.emit(isa.VMask(d=part, row0=self.ext(self.ix(row)), col0=self.ext(self.ix(col))))
+
     def _rotate(self, op: Op) -> None:
         self.emit(
             isa.VRot(
@@ -431,6 +460,13 @@ class KernelCode:
         b = self._buffer(self._some(buf))
         where = self.scalars.addr(b.at(self.ix(row), self.ix(col)))
         self.emit(isa.St(a=self.tiles[self._some(value)].descriptor, addr=where, stride=b.stride, dtype=b.dtype))
+
+    def _store_heads(self, op: Op) -> None:
+        value, buf, row, col = op.operands
+        b = self._buffer(self._some(buf))
+        for g, part in self.heads(self._some(value), op.attrs["group"]):
+            where = self.scalars.addr(b.at(self.ix(row), self.ix(col) + g * op.attrs["apart"]))
+            self.emit(isa.St(a=part, addr=where, stride=b.stride, dtype=b.dtype))
 
     def _sic(self, op: Op) -> None:
         value, buf, tile, slot, row0, _ = op.operands

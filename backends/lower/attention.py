@@ -3,8 +3,11 @@
 For each head and query tile the keys are visited block by block with a running row maximum m and row sum l:
     m' = max(m, rowmax S);  P = exp(S - m');  l' = l exp(m - m') + rowsum P;  O' = O exp(m - m') + P V
 (Milakov and Gimelshein, arXiv 1805.02867; Dao et al., arXiv 2205.14135). A value head wider than the weight buffer's n
-columns is cut into panels: P is forwarded once for each, and each has an accumulator tile of its own. Every query head
-streams its group's K and V for itself, so grouped-query attention saves storage here, but no traffic.
+columns is cut into panels: P is forwarded once for each, and each has an accumulator tile of its own.
+
+Where q is dense, the heads of a group share their key/value head's panels: a tile holds rows of all of them, row i is
+query row i // group of head i % group, gathered by a list of row numbers. A concentrated q keeps heads in slots, which
+no load stacks; there each head streams K and V for itself.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+
+import numpy as np
 
 from focusc.backends.lower.context import Lowering, handles
 from focusc.backends.lower.emit import Ix, Loop
@@ -21,6 +26,9 @@ from focusc.ir import ConcentratedType, Op, TensorType, Value
 from focusc.ir.diagnostics import fail
 from focusc.ir.ops.tile_vector import LOWEST
 
+PITCH = 16
+"""Columns of a tile of several heads are a multiple of this: the window of one head's rows starts at a multiple of 64
+bytes."""
 VECTORS = 5  # f32 words a row: m, m', l, exp(m - m'), and a copy
 
 
@@ -120,6 +128,10 @@ def attention(low: Lowering, op: Op) -> None:
     h = Heads.of(low, op)
     batch, shift = total // length, keys - length
     t = _tiles(low, op, h, length, keys)
+    if (stacked := _stacked(low, op, h, length, keys, t)) is not None:
+        _account(low, op, h, batch, length, keys, stacked)
+        _shared_panels(low, op, h, batch, length, keys, stacked)
+        return
     low.kernel(op, "act", "wgt", "store")
     sink = low.sink(op.results[0], direct=t.direct)
     _account(low, op, h, batch, length, keys, t)
@@ -135,7 +147,7 @@ def attention(low: Lowering, op: Op) -> None:
 
             bound = row + r.len + shift if op.attrs["causal"] else None
             causal = row + shift if op.attrs["causal"] else None
-            outs = _softmax_v(low, h, load, kv.off, r.len, keys, t.keys, bound, causal, key_base)
+            outs = _softmax_v(low, h, load, kv.off, r.len, keys, t.keys, bound, _mask(low, causal, 1), key_base)
             for (col, _), out in zip(h.panels(low.tiling.n), outs, strict=True):
                 low.put(sink, out, m.it, base + row, head * h.wide + col, head * (h.wide // 32) + col // 32)
 
@@ -165,11 +177,7 @@ def _tiles(low: Lowering, op: Op, h: Heads, length: int, keys: int) -> Tiles:
             for block in range(widest, 0, -32):
                 if fits(tiles.most, block, copies):
                     return Tiles(tiles, tiles.most, block, True)
-    most, block = 0, widest
-    for copies, block in ((2, widest), *((1, n) for n in range(widest, 0, -32))):
-        most = min(obuf // (4 * (copies * block + h.wide + VECTORS)), low.tiling.m)
-        if most >= low.tiling.machine.array.rows:  # fewer rows leave the array idle while weights are loaded
-            break
+    most, block = _fitting(low, h, widest)
     if most < 1:
         raise fail(
             "tile.obuf",
@@ -184,6 +192,92 @@ def _tiles(low: Lowering, op: Op, h: Heads, length: int, keys: int) -> Tiles:
     return Tiles(given, even(given.most, most).step, block, False)
 
 
+def _fitting(low: Lowering, h: Heads, widest: int) -> tuple[int, int]:
+    """(most rows of a tile, keys of a block): blocks of `widest` keys, double-buffered, if enough rows fit beside."""
+    most, block = 0, widest
+    for copies, block in ((2, widest), *((1, n) for n in range(widest, 0, -32))):
+        most = min(low.tiling.obuf // (4 * (copies * block + h.wide + VECTORS)), low.tiling.m)
+        if most >= low.tiling.machine.array.rows:  # fewer rows leave the array idle while weights are loaded
+            break
+    return most, block
+
+
+def _stacked(low: Lowering, op: Op, h: Heads, length: int, keys: int, alone: Tiles) -> Tiles | None:
+    """The tiles of query rows if all heads of a group go in one tile.
+
+    None if they cannot, or would visit no fewer keys than tiles of one head (`alone`) do: with a causal mask, as many
+    tiles are fewer keys, since a tile spans fewer rows.
+    """
+    if isinstance(h.q, ConcView) or h.group == 1 or alone.direct or h.wide % PITCH:
+        return None
+    if h.q.pitch % h.size or h.q.col % h.size:
+        return None
+    widest = min(low.tiling.n, -(-keys // 32) * 32)
+    if keys <= widest and keys % PITCH:  # one block of all keys would give tiles of that pitch
+        widest = (keys - 1) // 32 * 32
+    if not widest:
+        return None
+    most, block = _fitting(low, h, widest)
+    if most < h.group:
+        return None
+    rows = even(length, most // h.group)
+    most = h.group * alone.rows.pieces
+    gains = rows.pieces < most or (rows.pieces == most and op.attrs["causal"])
+    return Tiles(rows, rows.most, block, False) if gains else None
+
+
+def _shared_panels(low: Lowering, op: Op, h: Heads, batch: int, length: int, keys: int, t: Tiles) -> None:
+    """Attention with the heads of a group in one tile; each panel of K and V is loaded once for all of them."""
+    q, causal, shift, total = h.q, op.attrs["causal"], keys - length, batch * length
+    assert isinstance(q, View)
+    low.kernel(op, "act", "wgt", "store")
+    sink = low.sink(op.results[0], direct=False).view
+    assert isinstance(sink, View)
+    per = q.pitch // h.size
+    table = low.reshaped(View(q.buffer, q.row, 0, q.rows, q.pitch, q.pitch), q.rows * per, h.size)
+    index = _head_rows(low, h, total, per, q.col // h.size)
+    assert table is not None
+    e = low.emit
+    with e.loop(batch, 1) as b, e.loop(h.kv_heads, 1) as kv, e.loop(t.rows.total, t.rows.step) as m:
+        row, count = b.off * length + m.off, m.len * h.group
+        start = kv.off * (total * h.group) + row * h.group
+
+        def load(start: Ix = start, count: Ix = count) -> Value:
+            return e.load_index(table.buffer, index, start, count)
+
+        bound = m.off + m.len + shift if causal else None
+        mask = _mask(low, m.off + shift if causal else None, h.group)
+        outs = _softmax_v(low, h, load, kv.off, count, keys, t.keys, bound, mask, b.off * keys)
+        for (col, _), out in zip(h.panels(low.tiling.n), outs, strict=True):
+            at = kv.off * (h.group * h.wide) + col + sink.col
+            e.store_heads(out, sink.buffer, row + sink.row, at, h.group, h.wide)
+
+
+def _head_rows(low: Lowering, h: Heads, total: int, per: int, first: int) -> Value:
+    """i32 list [kv head, row, head of the group]: which row of the table [rows * per, head size] holds that head."""
+    name = f"head_rows_{total}x{per}_{first}_{h.heads}_{h.kv_heads}"
+    if name not in low.shared:
+        rows = np.arange(total)[None, :, None] * per + first
+        heads = np.arange(h.heads).reshape(h.kv_heads, 1, h.group)
+        with low.emit.outside():
+            listed = low.emit.b.constant((rows + heads).astype(np.int32).reshape(1, -1), name=name)
+            low.shared[name] = low.bind(listed).buffer
+    return low.shared[name]
+
+
+Mask = Callable[[Value, Ix], Value]
+"""Masks a tile of scores whose first column is the given key."""
+
+
+def _mask(low: Lowering, first: Ix | None, group: int) -> Mask | None:
+    """The causal mask of a tile whose first row sees keys up to `first`; None if every row sees all keys."""
+    if first is None:
+        return None
+    if group == 1:
+        return lambda s, key: low.emit.mask(s, first, key)
+    return lambda s, key: low.emit.mask_heads(s, first, key, group)
+
+
 def _softmax_v(
     low: Lowering,
     h: Heads,
@@ -193,7 +287,7 @@ def _softmax_v(
     keys: int,
     block: int,
     bound: Ix | None,
-    causal: Ix | None,
+    mask: Mask | None,
     key_base: Ix,
 ) -> list[Value]:
     """One accumulator tile [length, columns] for each panel of the value head."""
@@ -208,7 +302,7 @@ def _softmax_v(
 
     def scores(c: Loop) -> Value:
         s = h.scores(low, load(), kv, key_base + c.off, c.len)
-        return e.mask(s, causal, c.off) if causal is not None else s
+        return mask(s, c.off) if mask is not None else s
 
     if keys <= block:  # one block: plain softmax
         whole = Loop(Ix.of(0), Ix.of(0), Ix.of(keys), [])

@@ -227,6 +227,10 @@ class Emit:
         """Causal mask: entries with col + j > row + i become the most negative f32."""
         return self.op("tile.mask", a, self.ix(row), self.ix(col))
 
+    def mask_heads(self, a: Value, row: Ix | int, col: Ix | int, group: int) -> Value:
+        """Causal mask of `group` heads' rows in turn: row i of the tile is row + i // group."""
+        return self.op("tile.mask_heads", a, self.ix(row), self.ix(col), group=group)
+
     def rotate(self, a: Value, width: int, interleaved: bool = False) -> Value:
         """Rotate pairs within each group of `width` columns (RoPE)."""
         return self.op("tile.rotate", a, width=width, interleaved=interleaved)
@@ -234,3 +238,7 @@ class Emit:
     def store(self, tile: Value, buf: Value, row: Ix | int, col: Ix | int) -> None:
         """Write the tile at (row, col)."""
         self.effect("tile.store", tile, buf, self.ix(row), self.ix(col))
+
+    def store_heads(self, tile: Value, buf: Value, row: Ix | int, col: Ix | int, group: int, apart: int) -> None:
+        """Write row i of the tile at row + i // group, column col + (i % group) * apart."""
+        self.effect("tile.store_heads", tile, buf, self.ix(row), self.ix(col), group=group, apart=apart)

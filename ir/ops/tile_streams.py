@@ -246,6 +246,32 @@ class Store(Op):
         return ()
 
 
+@defop("tile.store_heads", pure=False)
+class StoreHeads(Op):
+    """Write a tile that holds the rows of `group` heads in turn: row i goes to row + i // group, from column
+    col + (i % group) * apart on."""
+
+    a = operand()
+    buf = operand()
+    row = operand()
+    col = operand()
+    group = attr(int, minimum=1)
+    apart = attr(int, minimum=1)
+
+    @staticmethod
+    def infer(a: Type, buf: Type, row: Type, col: Type, *, group: int, apart: int) -> tuple[Type, ...]:
+        need(TileType, a)
+        need(BufferType, buf)
+        need(IndexType, row, col)
+        return ()
+
+    @staticmethod
+    def evaluate(a: Array, buf: RowBuffer, row: int, col: int, *, group: int, apart: int) -> tuple[Array, ...]:
+        for head in range(group):
+            buf.write(row, col + head * apart, a[head::group])
+        return ()
+
+
 @defop("tile.fence", pure=False)
 class Fence(Op):
     """Later commands on the named channels wait for earlier DRAM accesses: the boundary between kernels."""

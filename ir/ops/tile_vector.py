@@ -167,6 +167,28 @@ class Mask(Op):
         return np.where(col + j > row + i, np.float32(LOWEST), a)
 
 
+@defop("tile.mask_heads")
+class MaskHeads(Op):
+    """Causal mask of a tile that holds the rows of `group` heads in turn: entries with col + j > row + i // group
+    become the most negative f32."""
+
+    a = operand()
+    row = operand()
+    col = operand()
+    group = attr(int, minimum=1)
+
+    @staticmethod
+    def infer(a: Type, row: Type, col: Type, *, group: int) -> Type:
+        need(TileType, a)
+        need(IndexType, row, col)
+        return a
+
+    @staticmethod
+    def evaluate(a: Array, row: int, col: int, *, group: int) -> Array:
+        i, j = np.ogrid[: a.shape[0], : a.shape[1]]
+        return np.where(col + j > row + i // group, np.float32(LOWEST), a)
+
+
 @defop("tile.rotate")
 class Rotate(Op):
     """Rotate pairs within each group of `width` columns: [-x2, x1] of the halves, or of neighbours if interleaved."""

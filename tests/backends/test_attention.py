@@ -12,7 +12,9 @@ from focusc.backends.options import tiling
 from focusc.ir import Builder, CompileError, Module, PassManager, StreamType, TensorType, interpret
 from focusc.ir.passes.registry import load_pass
 from focusc.isa.emulator import Emulator
+from focusc.isa.insns import LdWgt
 from focusc.isa.machine import Machine
+from focusc.isa.sequencer import expand
 from tests.backends.models import Shape, inputs, vlm
 
 FOCUS = load_hardware("focus")
@@ -129,3 +131,54 @@ def test_a_row_that_does_not_fit_is_an_error() -> None:
     machine = with_output_buffer(1024)
     with pytest.raises(CompileError, match="value heads of 256 columns needs 1172 bytes a query row for 32 keys"):
         lower_module(attention(256), tiling(machine, 1))
+
+
+GROUPED = {
+    "one tile for all rows": {"size": 32, "rows": 100, "heads": (6, 2)},
+    "several tiles, the last shorter": {"size": 32, "rows": 203, "heads": (6, 2)},
+    "wide heads in panels": {"size": 160, "rows": 110, "heads": (4, 2)},
+    "one key/value head": {"size": 64, "rows": 130, "heads": (7, 1)},
+    "keys before the first query, batches": {"size": 32, "rows": 20, "keys": 203, "batch": 2, "heads": (4, 2)},
+    "one block of keys": {"size": 32, "rows": 64, "heads": (4, 2)},
+    "one block of keys of no good pitch": {"size": 32, "rows": 57, "heads": (4, 2)},
+    "value heads of their own width": {"size": 64, "wide": 48, "rows": 40, "heads": (4, 2)},
+}
+
+
+@pytest.mark.parametrize("name", GROUPED)
+@pytest.mark.parametrize("causal", [False, True])
+def test_heads_of_a_group_share_panels_of_keys_and_values(name: str, causal: bool) -> None:
+    module = attention(**GROUPED[name], causal=causal)  # type: ignore[arg-type]
+    assert any(op.name == "tile.store_heads" for op in lower_module(module, tiling(FOCUS)).walk())
+    assert difference(module) < 2e-3
+
+
+def test_a_window_of_a_fused_projection_is_stacked_too() -> None:
+    b = Builder()
+    x = b.argument("x", TensorType((1, 70, 4 * 32 + 2 * 32), "f32"))
+    k, v = (b.argument(n, TensorType((1, 70, 2 * 32), "f32")) for n in "kv")
+    q = b.emit("tensor.slice", x, starts=(64,), ends=(192,), axes=(2,), steps=(1,))
+    y = b.emit("nn.attention", q, k, v, heads=4, kv_heads=2, scale=0.2, causal=True)
+    module = b.module("m", {"y": y})
+    assert any(op.name == "tile.store_heads" for op in lower_module(module, tiling(FOCUS)).walk())
+    assert difference(module) < 2e-3
+
+
+def key_bytes(module: Module) -> int:
+    """DRAM bytes that the weight channel moves, mostly keys and values here."""
+    program = compile_module(module, FOCUS)
+    trace = expand(program)
+    rows = trace.fields[trace.op == LdWgt.opcode]
+    return 2 * int((rows[:, list(LdWgt.fields).index("k")] * rows[:, list(LdWgt.fields).index("n")]).sum())
+
+
+def test_shared_panels_are_loaded_once_for_a_group() -> None:
+    """Keys and values of 70 rows, 2 heads of 32: once each where all rows fit a tile, whatever the group."""
+    for heads in (2, 4, 6):
+        assert key_bytes(attention(32, rows=70, heads=(heads, 2), causal=False)) == 2 * 70 * 2 * 32 * 2
+
+
+def test_where_sharing_saves_nothing_heads_stay_alone() -> None:
+    """858 rows fill two tiles of one head, as 429 fit; without a mask as many tiles of three heads see as many keys."""
+    module = attention(32, rows=858, heads=(6, 2), causal=False)
+    assert not any(op.name == "tile.store_heads" for op in lower_module(module, tiling(FOCUS)).walk())
