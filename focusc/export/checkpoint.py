@@ -87,10 +87,12 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """
     path = Path(path)
     file = path / "config.json" if path.is_dir() else path
+    hint = "give a Hugging Face checkpoint directory, a config.json, or `demo`"
+    if not path.exists():
+        raise ExportError("there is no such directory or config file", code="export.directory", where=str(path),
+                          hint=hint)
     if not file.is_file():
-        what = "the directory has no config.json" if path.is_dir() else "there is no such directory or config file"
-        raise ExportError(what, code="export.directory", where=str(path),
-                          hint="give a Hugging Face checkpoint directory, a config.json, or `demo`")
+        raise ExportError("the directory has no config.json", code="export.directory", where=str(path), hint=hint)
     try:
         table = json.loads(file.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError) as error:

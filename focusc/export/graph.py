@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
 import tempfile
 import warnings
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+from .errors import ExportError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -56,8 +59,11 @@ def convert(program: torch.export.ExportedProgram, inputs: Sequence[str], output
     from onnxscript.rewriter import onnx_fusions
 
     with quiet():
-        exported = torch.onnx.export(program, dynamo=True, opset_version=opset, optimize=False, verbose=False,
-                                     input_names=list(inputs), output_names=[output])
+        try:
+            exported = torch.onnx.export(program, dynamo=True, opset_version=opset, optimize=False, verbose=False,
+                                         input_names=list(inputs), output_names=[output])
+        except Exception as error:                       # torch.onnx raises types of its own, without a common base
+            raise _unconvertible(program, error) from error
         assert exported is not None
         model = exported.model
         weights = set(program.graph_signature.parameters)
@@ -75,6 +81,21 @@ def convert(program: torch.export.ExportedProgram, inputs: Sequence[str], output
         _fold_transposes(model, weights)
         _tidy(model)
     return model
+
+
+def _unconvertible(program: torch.export.ExportedProgram, error: Exception) -> ExportError:
+    """Names the operator that has no ONNX form, and the model code that calls it."""
+    found = re.search(r"No ONNX function found for <OpOverload\(op='([\w.]+)'", str(error))
+    if found is None:
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        return ExportError(f"torch.onnx.export fails: {first.strip()}", code="export.convert")
+    operator = found[1]
+    node = next((n for n in program.graph.nodes if str(n.target).startswith(operator)), None)
+    trace = str(node.meta.get("stack_trace", "")) if node is not None else ""
+    frames = re.findall(r'File ".*?([^/"]+/[^/"]+\.py)", line (\d+), in (\w+)', trace)
+    site = "{}:{} in {}".format(*frames[-1]) if frames else ""
+    return ExportError(f"the operator {operator} has no ONNX form", code="export.operator", where=site,
+                       hint="the model needs an operator that ONNX lacks; another model class may do without")
 
 
 def has_values(parameter: torch.Tensor) -> bool:
@@ -108,10 +129,12 @@ def _fold_transposes(model: onnx_ir.Model, weights: Collection[str]) -> None:
 def _transposed(tensor: onnx_ir.TensorProtocol, axes: tuple[int, ...], name: str) -> onnx_ir.TensorProtocol:
     import onnx_ir as ir
 
+    sizes = tensor.shape.numpy()
+
     def values() -> ir.TensorProtocol:
         return ir.tensor(np.ascontiguousarray(tensor.numpy().transpose(axes)), name=name)
 
-    return ir.LazyTensor(values, dtype=tensor.dtype, shape=ir.Shape([int(tensor.shape[a]) for a in axes]), name=name)
+    return ir.LazyTensor(values, dtype=tensor.dtype, shape=ir.Shape([sizes[a] for a in axes]), name=name)
 
 
 def _tidy(model: onnx_ir.Model) -> None:
@@ -164,7 +187,7 @@ def write(model: onnx_ir.Model, path: Path, metadata: Mapping[str, str]) -> None
     for value in absent:
         dtype, shape = value.dtype, value.shape
         assert dtype is not None and shape is not None
-        length = int(np.prod(shape.numpy())) * dtype.itemsize
+        length = int(np.prod(shape.numpy()) * dtype.itemsize)
         value.const_value = ir.ExternalTensor(data, offset, length, dtype, shape=shape, name=value.name or "",
                                               base_dir=path.parent)
         offset += -(-length // 4096) * 4096

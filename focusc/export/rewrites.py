@@ -107,7 +107,7 @@ def masked_scatter(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict
 
 def getitem(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """`x[mask]`, `x[:, mask]` with a known mask; `x[:, order]` with a known list of positions."""
-    data, index = args
+    data, index = args[0], args[1]
     indices = index if isinstance(index, tuple) else (index,)
     masks = [i for i in indices if _known_mask(i)]
     chosen = [(axis, i) for axis, i in enumerate(indices) if isinstance(i, torch.Tensor)]
@@ -135,10 +135,11 @@ def getitem(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, A
 
 
 def setitem(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """`x[mask] = y` with a known mask over the leading axes."""
-    data, given, value = args
-    index: object = given[0] if isinstance(given, tuple) and len(given) == 1 else given
-    if not _known_mask(index):
+    """`x[mask] = y`, `x[mask, :] = y` with a known mask over the leading axes."""
+    data, given, value = args[0], args[1], args[2]
+    indices: tuple[Any, ...] = given if isinstance(given, tuple) else (given,)
+    index = indices[0] if indices else None
+    if not _known_mask(index) or any(i != slice(None) for i in indices[1:]):
         return NotImplemented
     positions = _positions(index)
     if not positions:
@@ -163,17 +164,41 @@ def masked_select(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[
 
 
 def repeat_interleave(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-    """Known repetition counts along one axis become a gather."""
+    """Known repetition counts along one axis become a gather; one count for all, an expansion."""
     arguments = dict(zip(("input", "repeats", "dim"), args, strict=False)) | kwargs
     data, repeats, dim = arguments["input"], arguments.get("repeats"), arguments.get("dim")
+    flat = data.reshape(-1) if dim is None else data
+    axis = 0 if dim is None else dim % data.ndim
+    if isinstance(repeats, int):
+        shape = list(flat.shape)
+        wide = flat.unsqueeze(axis + 1).expand(*shape[:axis + 1], repeats, *shape[axis + 1:])
+        return wide.reshape(*shape[:axis], shape[axis] * repeats, *shape[axis + 1:])
     if not _known(repeats):
         return NotImplemented
-    axis = 0 if dim is None else dim
-    flat = data.reshape(-1) if dim is None else data
     with untraced():
         counts = repeats.expand(flat.shape[axis])
         index = torch.arange(flat.shape[axis]).repeat_interleave(counts)
     return flat.index_select(axis, index)
+
+
+def solve_triangular(func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    """x of (I + N) x = b for a strictly triangular N, which is nilpotent: (I + N)^-1 = (I - N)(I + N^2)(I + N^4) ...
+
+    ONNX has no solver. The factors are applied to b one by one; after log2(size) of them the power of N is zero.
+    """
+    arguments = dict(zip(("A", "B"), args, strict=False)) | kwargs
+    system, right = arguments["A"], arguments["B"]
+    if not arguments.get("unitriangular") or not arguments.get("left", True):
+        return NotImplemented
+    size = system.shape[-1]
+    power = -(system.triu(1) if arguments["upper"] else system.tril(-1))
+    result = right + power @ right
+    reach = 2
+    while reach < size:
+        power = power @ power
+        result = result + power @ result
+        reach *= 2
+    return result
 
 
 REWRITES: dict[str, Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]] = {
@@ -182,4 +207,5 @@ REWRITES: dict[str, Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any
     "__setitem__": setitem,
     "masked_select": masked_select,
     "repeat_interleave": repeat_interleave,
+    "linalg_solve_triangular": solve_triangular,
 }
