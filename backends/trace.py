@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from focusc.backends.workload import Workload
 from focusc.ir.diagnostics import CompileError, Loc, fail
 from focusc.ir.ops.sic import SITES as IR_SITES
 
@@ -95,6 +96,22 @@ class Trace:
     def active(self) -> Ints:
         """Sub-vectors that are neither zero nor similar, int64[layers, 5]; what the published model computes on."""
         return self.elements - self.zero - self.similar
+
+    def check(self, workload: Workload) -> None:
+        """CompileError `trace.workload` unless the trace is one of this workload, with its schedule."""
+        slots = [-(-width // 32) for width in (workload.width, workload.q_width, workload.q_width, workload.width,
+                                               workload.ffn)]
+        retained = np.array([[before] * 3 + [after] * 2 for before, after in workload.retained()], np.int64)
+        for name, found, expected in (("tokens", self.tokens, workload.visual_tokens),
+                                      ("layers", self.layers, workload.layers),
+                                      ("slots", self.columns.tolist(), slots)):
+            if found != expected:
+                raise self._bad("workload", name, f"found {found}, workload {workload.name} has {expected}")
+        wrong = self.retained != retained
+        if wrong.any():
+            i, j, place = self._at(wrong)
+            raise self._bad("workload", "retained" + place, f"found {self.retained[i, j]} tokens, the schedule of "
+                            f"{workload.name} leaves {retained[i, j]}")
 
     def unique_of(self, layer: int, site: str) -> Counts:
         """Unique vectors int32[tiles, H x V] of a site. CompileError if the trace has only the sums."""

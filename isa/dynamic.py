@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,29 +85,11 @@ class DynamicCounts:
         Same program (if recorded), as many `sic`, the same tiles and slots, and 1 <= U <= rows: a row is at least
         unique itself.
         """
-        if self.digest and self.digest != program_digest(program):
-            raise IsaError("counts.program", f"recorded from program {self.digest[:12]}, this is "
-                           f"{program_digest(program)[:12]}", hint="record the trace again with this binary")
+        self.check_program(program)
         at = np.flatnonzero(trace.op == Sic.opcode)
         if len(at) != len(self):
-            raise IsaError("counts.order", f"{len(self)} executions of `sic` were recorded, the program does {len(at)}",
-                           hint="record the trace again with this binary")
-        window = trace.tiles[trace.fields[at, 0]] if len(at) else np.zeros((0, 4), np.int64)
-        sizes = np.array([len(item) for item in self.unique], np.int64)
-        site = trace.fields[at, list(Sic.fields).index("site")]
-        for name, found, expected in (("slots", sizes, -(-window[:, 2] // SLOT)), ("rows", self.rows, window[:, 1]),
-                                      ("site", self.sites, site)):
-            wrong = np.flatnonzero(np.asarray(found, np.int64) != expected)
-            if wrong.size:
-                i = int(wrong[0])
-                raise IsaError("counts.shape", f"`sic` number {i} was recorded with {name} {int(found[i])}, the "
-                               f"program has {int(expected[i])}", f"pc {int(trace.pc[at[i]])}")
-        flat, limit = self.flat(), np.repeat(window[:, 1], sizes)
-        bad = np.flatnonzero((flat < 1) | (flat > limit))
-        if bad.size:
-            i = int(bad[0])
-            raise IsaError("counts.unique", f"{int(flat[i])} unique vectors of {int(limit[i])} rows, expected 1 to "
-                           "the number of rows", f"`sic` number {int(np.searchsorted(np.cumsum(sizes), i, 'right'))}")
+            self.wrong_order(len(at))
+        self.check_part(trace, at, 0)
         part = _flat(self.partial)
         loads = np.flatnonzero(trace.op == LdConc.opcode)
         most = int(trace.fields[loads, list(LdConc.fields).index("rows")].max(initial=0))
@@ -115,15 +97,59 @@ class DynamicCounts:
             raise IsaError("counts.unique", f"partial loads have {int(part.min())} to {int(part.max())} unique "
                            f"vectors, expected 1 to {most}")
 
+    def check_program(self, program: Program) -> None:
+        """IsaError(`counts.program`) if they were recorded from another program."""
+        if self.digest and self.digest != program_digest(program):
+            raise IsaError("counts.program", f"recorded from program {self.digest[:12]}, this is "
+                           f"{program_digest(program)[:12]}", hint="record the trace again with this binary")
+
+    def wrong_order(self, executed: int) -> NoReturn:
+        """Raise IsaError(`counts.order`): the program executes another number of `sic`."""
+        raise IsaError("counts.order", f"{len(self)} executions of `sic` were recorded, the program does {executed}",
+                       hint="record the trace again with this binary")
+
+    def check_part(self, trace: Trace, at: NDArray[np.int64], first: int) -> None:
+        """Check the executions from number `first` on against these commands (`sic`s) of a trace."""
+        count = len(at)
+        if first + count > len(self):
+            self.wrong_order(first + count)
+        mine = slice(first, first + count)
+        window = trace.tiles[trace.fields[at, 0]] if count else np.zeros((0, 4), np.int64)
+        sizes = np.array([len(item) for item in self.unique[mine]], np.int64)
+        site = trace.fields[at, list(Sic.fields).index("site")]
+        for name, found, expected in (("slots", sizes, -(-window[:, 2] // SLOT)),
+                                      ("rows", self.rows[mine], window[:, 1]), ("site", self.sites[mine], site)):
+            wrong = np.flatnonzero(np.asarray(found, np.int64) != expected)
+            if wrong.size:
+                i = int(wrong[0])
+                raise IsaError("counts.shape", f"`sic` number {first + i} was recorded with {name} {int(found[i])}, "
+                               f"the program has {int(expected[i])}", f"pc {int(trace.pc[at[i]])}")
+        flat, limit = _flat(self.unique[mine]), np.repeat(window[:, 1], sizes)
+        bad = np.flatnonzero((flat < 1) | (flat > limit))
+        if bad.size:
+            i = int(bad[0])
+            number = first + int(np.searchsorted(np.cumsum(sizes), i, "right"))
+            raise IsaError("counts.unique", f"{int(flat[i])} unique vectors of {int(limit[i])} rows, expected 1 to "
+                           "the number of rows", f"`sic` number {number}")
+
     def save(self, path: str | os.PathLike[str], program: Program | None = None) -> None:
         """Write an .npz atomically; with `program`, for use with that program only. IsaError(`file.write`)."""
         buffer = io.BytesIO()
+        np.savez_compressed(buffer, **self.arrays(program))
+        atomic_write(path, buffer.getvalue())
+
+    @staticmethod
+    def names() -> tuple[str, ...]:
+        """Names of the arrays of a file."""
+        return ("focusc_counts", *_ARRAYS, "digest")
+
+    def arrays(self, program: Program | None = None) -> dict[str, Any]:
+        """The arrays of a file, by name; other arrays may stand beside them."""
         arrays: dict[str, Any] = {name: np.array(getattr(self, name), np.int32) for name in _COLUMNS}
         arrays["digest"] = np.array(program_digest(program) if program else self.digest)
         for name, parts in (("unique", self.unique), ("partial", self.partial)):
             arrays[name], arrays[name + "_size"] = _flat(parts), np.array([len(item) for item in parts], np.int32)
-        np.savez_compressed(buffer, focusc_counts=np.int64(VERSION), **arrays)
-        atomic_write(path, buffer.getvalue())
+        return {"focusc_counts": np.int64(VERSION), **arrays}
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> DynamicCounts:

@@ -58,6 +58,10 @@ class Trace:
     def __len__(self) -> int:
         return len(self.pc)
 
+    def place(self, command: int) -> str:
+        """A command in messages."""
+        return f"command {self.first + command} (pc {int(self.pc[command])})"
+
     @property
     def nbytes(self) -> int:
         """Bytes of the arrays."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, Final
 
 import numpy as np
@@ -12,6 +13,7 @@ from focusc.isa.dynamic import DynamicCounts, program_digest
 from focusc.isa.energy import Energy, energy
 from focusc.isa.machine import BUFFERS, Machine
 from focusc.isa.program import Program
+from focusc.isa.site_counts import SiteCounts
 from focusc.isa.timing import Timing
 
 __all__ = ["STATS_VERSION", "site_table", "stats"]
@@ -19,7 +21,8 @@ __all__ = ["STATS_VERSION", "site_table", "stats"]
 STATS_VERSION: Final = 1
 
 
-def stats(program: Program, machine: Machine, counts: DynamicCounts | None, timing: Timing) -> dict[str, Any]:
+def stats(program: Program, machine: Machine, counts: DynamicCounts | SiteCounts | None,
+          timing: Timing) -> dict[str, Any]:
     """Everything countable about one execution, JSON-ready.
 
     Top level: `cycles`, `time_s`, `energy_mj` {dram, sram, core, total}, `dram_bytes` {read, write}, the MACs below,
@@ -57,7 +60,7 @@ def stats(program: Program, machine: Machine, counts: DynamicCounts | None, timi
         "scatter_adds": int(counters.scatter_adds.sum()),
         "array_passes": int(counters.passes.sum()),
         "array_occupancy": timing.busy["mxu"] / max(timing.cycles, 1),
-        "commands": len(timing.trace),
+        "commands": timing.commands,
         "engines": dict(timing.busy),
         "stalls": dict(timing.stalls["mxu"]),
         "stalls_by_engine": {engine: dict(causes) for engine, causes in timing.stalls.items()},
@@ -72,7 +75,7 @@ def stats(program: Program, machine: Machine, counts: DynamicCounts | None, timi
     }
 
 
-def site_table(program: Program, counts: DynamicCounts | None) -> list[dict[str, Any]]:
+def site_table(program: Program, counts: DynamicCounts | SiteCounts | None) -> list[dict[str, Any]]:
     """The site table with what was found at each, over all executions.
 
     `unique` of `vectors` are the visual vectors; rows that are not visual are unique by definition, left out of both.
@@ -80,17 +83,17 @@ def site_table(program: Program, counts: DynamicCounts | None) -> list[dict[str,
     executed `sic`: `tiles`, `tile_unique` {mean, min, max} unique vectors, `tile_occupancy` (tiles by unique / rows in
     ten equal bins, the last one with 1), `compression` = rows / unique over all tiles (1 if there are none).
     """
-    table: list[dict[str, Any]] = [dict(site) for site in program.meta.get("sites", ())]
-    found: list[tuple[list[NDArray[np.int32]], list[NDArray[np.int64]]]] = [([], []) for _ in table]
+    table: list[dict[str, Any]] = [{key: value for key, value in site.items() if key not in _PLACES}
+                                   for site in program.meta.get("sites", ())]
+    found: list[tuple[list[NDArray[Any]], list[NDArray[np.int64]]]] = [([], []) for _ in table]
     for site in table:
         site["unique"] = site["vectors"] = 0
-    if counts is not None:
-        for unique, number, rows, linked in zip(counts.unique, counts.sites, counts.rows, counts.linked, strict=True):
-            if 0 <= number < len(table):
-                table[number]["unique"] += int(np.sum(unique)) - len(unique) * (rows - linked)
-                table[number]["vectors"] += len(unique) * linked
-                found[number][0].append(unique)
-                found[number][1].append(np.full(len(unique), rows, np.int64))
+    for number, unique, rows, linked in _executions(counts):
+        if 0 <= number < len(table):
+            table[number]["unique"] += int(np.sum(unique)) - len(unique) * (rows - linked)
+            table[number]["vectors"] += len(unique) * linked
+            found[number][0].append(unique)
+            found[number][1].append(np.full(len(unique), rows, np.int64))
     for site, (uniques, heights) in zip(table, found, strict=True):
         unique = np.concatenate(uniques).astype(np.int64) if uniques else np.zeros(0, np.int64)
         rows = np.concatenate(heights) if heights else np.zeros(0, np.int64)
@@ -101,6 +104,20 @@ def site_table(program: Program, counts: DynamicCounts | None) -> list[dict[str,
         site["tile_occupancy"] = np.bincount(np.minimum(unique * 10 // rows, 9), minlength=10).tolist()
         site["compression"] = int(rows.sum()) / total if total else 1.0
     return table
+
+
+_PLACES: Final = ("visual_start", "m", "first", "address", "cap")
+"""Where a site's blocks lie, which is no statistic."""
+
+
+def _executions(counts: DynamicCounts | SiteCounts | None) -> Iterator[tuple[int, NDArray[Any], int, int]]:
+    """(site, unique vectors of some slots, rows of the tile, visual rows of it)."""
+    if isinstance(counts, DynamicCounts):
+        yield from ((site, unique, rows, linked) for unique, site, rows, linked in
+                    zip(counts.unique, counts.sites, counts.rows, counts.linked, strict=True))
+    elif counts is not None:
+        for site in range(len(counts.start)):
+            yield from ((site, unique, rows, linked) for unique, rows, linked in counts.tiles(site))
 
 
 def _nodes(program: Program, timing: Timing, counters: Counters, spent: Energy) -> list[dict[str, Any]]:
@@ -124,7 +141,7 @@ def _nodes(program: Program, timing: Timing, counters: Counters, spent: Energy) 
         "read": per_node(counters.dram_read), "write": per_node(counters.dram_write),
         "energy_mj": per_node(spent.by_command), "scatter_adds": per_node(counters.scatter_adds),
     }
-    inside = _array_span(timing, counters, index, size)
+    inside = timing.node_span
     rows: list[dict[str, Any]] = []
     for number in range(size):
         found = meta[number] if number < len(meta) else {}
@@ -149,15 +166,3 @@ def _nodes(program: Program, timing: Timing, counters: Counters, spent: Energy) 
     rows.sort(key=lambda row: -row["cycles"])
     return rows
 
-
-def _array_span(timing: Timing, counters: Counters, index: NDArray[np.int64], size: int) -> NDArray[np.float64]:
-    """Cycles between the first and the last array pass of each node, summed over its uninterrupted runs of commands."""
-    at = np.flatnonzero(counters.rows > 0)
-    out = np.zeros(size)
-    if not len(at):
-        return out
-    node = index[timing.trace.pc[at]]
-    breaks = np.flatnonzero(np.diff(node)) + 1
-    starts, ends = np.concatenate(([0], breaks)), np.concatenate((breaks, [len(at)])) - 1
-    np.add.at(out, node[starts], timing.end[at[ends]] - timing.start[at[starts]])
-    return out

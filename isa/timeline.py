@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusc.isa.counters import Counters, count
-from focusc.isa.dynamic import DynamicCounts
 from focusc.isa.errors import IsaError
 from focusc.isa.files import atomic_open
 from focusc.isa.insns import ENGINES, INSNS, Sic
@@ -68,16 +67,18 @@ def choose(timing: Timing, window: tuple[float, float] | None = None, limit: int
     return Slices(at, start[at], end[at], engine[at], dropped)
 
 
-def write_timeline(path: str | os.PathLike[str], program: Program, machine: Machine, timing: Timing,
-                   counts: DynamicCounts | None = None, *, window: tuple[float, float] | None = None,
-                   limit: int = LIMIT) -> int:
-    """Write the timeline and return the number of slices left out. IsaError(`timeline.format`) for another ending."""
+def write_timeline(path: str | os.PathLike[str], program: Program, machine: Machine, timing: Timing, *,
+                   window: tuple[float, float] | None = None, limit: int = LIMIT) -> int:
+    """Write the timeline of a timing with `detail`; returns the number of slices left out.
+
+    IsaError(`timeline.format`) for another ending.
+    """
     ending = os.path.splitext(os.fspath(path))[1].lower()
     if ending not in (".pftrace", ".json"):
         raise IsaError("timeline.format", f"a timeline ends in .pftrace (Perfetto) or .json (Chrome), not {ending!r}",
                        where=os.fspath(path))
     slices = choose(timing, window, limit)
-    curves = _curves(timing, count(timing.trace, timing.work, machine), counts, window)
+    curves = _curves(timing, count(timing.trace, timing.work, machine), window)
     names = _names(program, timing)
     nanos = 1e9 / timing.clock_hz
     with atomic_open(path) as out:
@@ -103,8 +104,7 @@ def _names(program: Program, timing: Timing) -> dict[int, tuple[str, str, str]]:
 Curve = tuple[str, str, NDArray[np.float64], NDArray[np.float64]]
 
 
-def _curves(timing: Timing, counters: Counters, counts: DynamicCounts | None,
-            window: tuple[float, float] | None) -> list[Curve]:
+def _curves(timing: Timing, counters: Counters, window: tuple[float, float] | None) -> list[Curve]:
     """Counter tracks as (name, unit, times in cycles, values)."""
     low, high = window if window is not None else (0.0, float(timing.cycles))
     edges = np.linspace(low, max(high, low + 1), min(_SAMPLES, max(int(high - low), 1)) + 1)
@@ -117,8 +117,8 @@ def _curves(timing: Timing, counters: Counters, counts: DynamicCounts | None,
     sums, _ = np.histogram(middle, edges, weights=counters.macs.astype(np.float64))
     curves.append(("array", "GMAC/s", edges[:-1], sums * gigabytes))
     at = np.flatnonzero(timing.trace.op == Sic.opcode)
-    if counts is not None and len(at) == len(counts):
-        live = np.array([int(np.sum(unique)) for unique in counts.unique], np.float64)
+    if len(at):
+        live = timing.work.sums()[1][at].astype(np.float64)
         here = (timing.end[at] >= low) & (timing.end[at] <= high)
         order = np.argsort(timing.end[at][here], kind="stable")
         curves.append(("live unique vectors", "vectors", timing.end[at][here][order], live[here][order]))

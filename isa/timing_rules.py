@@ -20,9 +20,12 @@ from focusc.isa.insns import BY_MNEMONIC, DTYPES, ENGINES, INSNS, Insn
 from focusc.isa.machine import SFU_UNITS, Machine
 from focusc.isa.program import ITEM_BYTES
 from focusc.isa.sequencer import Trace
-from focusc.isa.timing_streams import Windows, match_stream, resolve_unique, windows
+from focusc.isa.site_counts import SiteCounts
+from focusc.isa.timing_streams import Windows, match_stream, windows
+from focusc.isa.timing_unique import UniqueFeed
 
-__all__ = ["RULES", "Col", "Kind", "Work", "lower", "rule_of"]
+__all__ = ["CONFIGS", "RULES", "Col", "Kind", "Work", "complete", "describe", "lower", "rule_of",
+           "stream_operands", "weight_chunk"]
 
 Ints = NDArray[np.int64]
 
@@ -47,40 +50,36 @@ class Col(IntEnum):
 
     KIND = 0
     ENGINE = 1
-    SLOT = 2
-    """Sequencer steps before the command."""
-    DST = 3
+    DST = 2
     """Window written, or -1."""
-    A = 4
-    B = 5
+    A = 3
+    B = 4
     """Windows read, or -1."""
-    RMW = 6
+    RMW = 5
     """1 if the destination is also read."""
-    ROWS = 7
-    COLS = 8
+    ROWS = 6
+    COLS = 7
     """Shape moved or computed."""
-    DEPTH = 9
+    DEPTH = 8
     """mma: reduction length; weight load: rows of the panel."""
-    WIDTH = 10
+    WIDTH = 9
     """Columns of one stream slice."""
-    SLICES = 11
-    ITEM_BYTES = 12
+    SLICES = 10
+    ITEM_BYTES = 11
     """DRAM bytes of one element."""
-    LEAD = 13
+    LEAD = 12
     """DRAM bytes (lists) to be read before anything else."""
-    UNIQUE = 14
-    """Offset in `Work.unique` of the command's slots, or -1 if dense."""
-    POP_A = 15
-    POP_B = 16
-    POP_W = 17
-    """Stream items taken, or -1."""
-    ITEM = 18
-    """Stream item pushed, or -1."""
-    WRITES = 19
+    UNIQUE = 13
+    """Where a row is one command: offset in `Work.unique` of its slots; -1 if dense."""
+    FEED_A = 14
+    FEED_B = 15
+    FEED_W = 16
+    """Rows of the stream items taken, or -1."""
+    WRITES = 17
     """DRAM bytes written that do not follow from shape and unique counts."""
-    MASK = 20
+    MASK = 18
     """fence: 1 act, 2 wgt, 4 store."""
-    VISUAL = 21
+    VISUAL = 19
     """sic: rows that are compared."""
 
 
@@ -89,28 +88,56 @@ _COLUMNS: Final = len(Col)
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """The lowered trace: `table` [n, len(Col)] int64, `cost` [n] float64 (cycles of an element; of a slot for sic, in
-    all for sec), `uses` [n, units] passes of one element through each SFU unit, unique counts and tile windows."""
+    """Lowered commands: `table` [rows, len(Col)] int64, `cost` [rows] float64 (cycles of an element; of a slot for sic,
+    in all for sec), `uses` [rows, units] passes of one element through each SFU unit, unique counts and tile windows.
+
+    A row is one command of the trace, or (where `tally` is given, columns as `timing_state.Tally`) all commands that
+    do the same: then `tally` says how often, and with how many unique vectors.
+    """
 
     table: Ints
     cost: NDArray[np.float64]
     uses: NDArray[np.int64]
     unique: NDArray[np.int32]
-    act_items: Ints
-    wgt_items: Ints
     windows: Windows
     pc: NDArray[np.int32]
     wgt_chunk: int
     """Columns of one weight slice: half of the weight staging buffer."""
+    tally: Ints | None = None
 
     def column(self, col: Col) -> Ints:
         """One column of the table."""
         return self.table[:, col]
 
+    def sums(self) -> tuple[Ints, Ints, Ints, Ints]:
+        """By row: executions, unique vectors in all, those of the last slots, those of streams that another engine than
+        the array takes."""
+        if self.tally is not None:
+            return self.tally[:, 0], self.tally[:, 1], self.tally[:, 2], self.tally[:, 3]
+        t = self.table
+        conc = t[:, Col.UNIQUE] >= 0
+        used = np.where(t[:, Col.KIND] == Kind.MMA, -(-t[:, Col.DEPTH] // np.maximum(t[:, Col.WIDTH], 1)),
+                        t[:, Col.SLICES])
+        total = np.concatenate(([0], np.cumsum(self.unique, dtype=np.int64)))
+        first = np.where(conc, t[:, Col.UNIQUE], 0)
+        until = np.where(conc, first + used, 0)
+        unique = total[until] - total[first]
+        last = np.where(conc & (used > 0), total[until] - total[np.maximum(until - 1, 0)], 0)
+        taken = np.zeros(len(t), np.int64)
+        for feed in (Col.FEED_A, Col.FEED_B):
+            at = np.flatnonzero((t[:, feed] >= 0) & (t[:, Col.KIND] != Kind.MMA))
+            source = t[at, feed]
+            taken[at] += np.where(conc[source], unique[source], 0)
+        return np.ones(len(t), np.int64), unique, last, taken
+
 
 @dataclass(slots=True)
 class Lowering:
-    """State shared by the rules while a trace is lowered."""
+    """State shared by the rules while a trace is lowered.
+
+    `configured` gives, for each row and each configuration command (`CONFIGS`), the row of the one in force, or -1;
+    without it the rows are the commands in order, and the last one before a command is in force.
+    """
 
     trace: Trace
     machine: Machine
@@ -118,7 +145,7 @@ class Lowering:
     cost: NDArray[np.float64]
     uses: NDArray[np.int64]
     windows: Windows
-    last_list: tuple[int, int] | None = None
+    configured: Ints | None = None
 
     def field(self, cls: type[Insn], rows: Ints, name: str) -> Ints:
         """Resolved values of a declared field."""
@@ -142,13 +169,16 @@ class Lowering:
     def config(self, mnemonic: str, rows: Ints, name: str) -> Ints:
         """Field `name` of the last configuration command `mnemonic` before each command."""
         cls = BY_MNEMONIC[mnemonic]
-        at = np.flatnonzero(self.trace.op == cls.opcode)
-        last = np.searchsorted(at, rows) - 1
+        if self.configured is None:
+            at = np.flatnonzero(self.trace.op == cls.opcode)
+            last = np.searchsorted(at, rows) - 1
+            last = np.where(last >= 0, at[np.maximum(last, 0)] if len(at) else -1, -1)
+        else:
+            last = self.configured[rows, CONFIGS.index(mnemonic)]
         if len(rows) and int(last.min()) < 0:
-            row = int(rows[int(last.argmin())])
             raise IsaError("timing.config", f"needs `{mnemonic}`, which was not executed before",
-                           f"command {row} (pc {int(self.trace.pc[row])})")
-        return self.field(cls, at[last], name)
+                           self.trace.place(int(rows[int(last.argmin())])))
+        return self.field(cls, last, name)
 
     def put(self, rows: Ints, **columns: Ints | int) -> None:
         """Set columns of commands."""
@@ -156,6 +186,8 @@ class Lowering:
             self.table[rows, Col[name]] = value
 
 
+CONFIGS: Final = ("cfg.layout", "cfg.sic", "cfg.pos", "cfg.conv.in", "sec.init")
+"""Commands whose operands later commands go by."""
 Rule = Callable[[Lowering, type[Insn], Ints], None]
 RULES: Final[dict[str, Rule]] = {}
 """Rule by mnemonic; commands of the vector engine share one."""
@@ -171,10 +203,9 @@ def rule(*mnemonics: str) -> Callable[[Rule], Rule]:
 
 
 def rule_of(cls: type[Insn]) -> Rule:
-    """The rule of an instruction; IsaError if there is none."""
+    """The rule of an instruction."""
     found = RULES.get(cls.mnemonic) or (RULES["v.*"] if cls.engine == "vec" else None)
-    if found is None:
-        raise IsaError("timing.rule", f"{cls.mnemonic} has no timing rule")
+    assert found is not None, f"{cls.mnemonic} has no timing rule"
     return found
 
 
@@ -273,7 +304,7 @@ def _sec_init(low: Lowering, cls: type[Insn], rows: Ints) -> None:
     if int(entries.max(initial=0)) > room:
         at = int(rows[int(entries.argmax())])
         raise IsaError("timing.buffer", f"an importance vector of {int(entries.max())} entries; {low.machine.name!r} "
-                       f"has room for {room} (sec.importance_entries)", f"command {at} (pc {int(low.trace.pc[at])})",
+                       f"has room for {room} (sec.importance_entries)", low.trace.place(at),
                        hint="use fewer visual tokens, or a description with a larger importance buffer")
     low.put(rows, KIND=Kind.SELECT)
     low.cost[rows] = -(-entries // low.machine.sec.max_units)
@@ -309,31 +340,48 @@ def _require(present: bool, low: Lowering, cls: type[Insn]) -> None:
                        hint="compile with --concentrate none, or for the target `focus`")
 
 
-def lower(trace: Trace, machine: Machine, counts: DynamicCounts | None) -> Work:
-    """The work of a trace on a machine.
-
-    `counts` may be None for programs that never concentrate. Raises IsaError for what cannot be timed: a stream taken
-    before it is fed, missing counts or configuration, an engine that the machine lacks.
-    """
+def describe(trace: Trace, machine: Machine, found: Windows, configured: Ints | None = None) -> Lowering:
+    """Apply the rules to commands: all that follows from each by itself. `Trace.slot` is not read."""
     count = len(trace)
     table = np.zeros((count, _COLUMNS), np.int64)
-    for col in (Col.DST, Col.A, Col.B, Col.UNIQUE, Col.POP_A, Col.POP_B, Col.POP_W, Col.ITEM):
+    for col in (Col.DST, Col.A, Col.B, Col.UNIQUE, Col.FEED_A, Col.FEED_B, Col.FEED_W):
         table[:, col] = -1
-    table[:, Col.SLOT] = trace.slot
-    uses = np.zeros((count, len(SFU_UNITS)), np.int64)
-    low = Lowering(trace, machine, table, np.zeros(count), uses, windows(trace.tiles))
+    low = Lowering(trace, machine, table, np.zeros(count), np.zeros((count, len(SFU_UNITS)), np.int64), found,
+                   configured)
     for opcode in np.unique(trace.op).tolist():
         cls = INSNS[opcode]
         rows = np.flatnonzero(trace.op == opcode).astype(np.int64)
         table[rows, Col.ENGINE] = ENGINES.index(cls.engine)
         rule_of(cls)(low, cls, rows)
-    unique, at, offsets = resolve_unique(trace, counts)
-    table[at, Col.UNIQUE] = offsets
-    _position_lists(low)
+    return low
+
+
+def weight_chunk(machine: Machine) -> int:
+    """Columns of one weight slice: as many whole column groups as half of the weight staging buffer holds."""
     half = machine.buffers.weights.bytes // (4 * machine.array.rows)
-    chunk = max(machine.array.cols, half // machine.array.cols * machine.array.cols)
-    acts, wgts = _match(low, chunk)
-    return Work(table, low.cost, low.uses, unique, acts, wgts, low.windows, trace.pc, chunk)
+    return max(machine.array.cols, half // machine.array.cols * machine.array.cols)
+
+
+def lower(trace: Trace, machine: Machine, counts: DynamicCounts | SiteCounts | None) -> Work:
+    """The work of a trace on a machine, one row for each command.
+
+    `counts` may be None for programs that never concentrate. Raises IsaError for what cannot be timed: a stream taken
+    before it is fed, missing counts or configuration, an engine that the machine lacks.
+    """
+    low = describe(trace, machine, windows(trace.tiles))
+    feed = UniqueFeed(counts)
+    unique, low.table[:, Col.UNIQUE] = feed.take(trace)
+    feed.finish()
+    _position_lists(low)
+    chunk = weight_chunk(machine)
+    _match(low, chunk)
+    return Work(low.table, low.cost, low.uses, unique, low.windows, trace.pc, chunk)
+
+
+def stream_operands(cls: type[Insn]) -> tuple[str, ...]:
+    """Tile operands that may name the head of the activation stream, in the order in which they take from it; for
+    `mma` and `v.ld` the activation is no operand."""
+    return tuple(name for name in ("a", "b") if name in cls.fields) if cls.engine in ("vec", "st") else ()
 
 
 def _position_lists(low: Lowering) -> None:
@@ -353,15 +401,13 @@ def _position_lists(low: Lowering) -> None:
     low.table[users[reader[here]], Col.LEAD] = 4 * count[fresh][here]
 
 
-def _match(low: Lowering, chunk: int) -> tuple[Ints, Ints]:
-    """Number stream items, hand them to their consumers and complete what depends on both ends."""
+def _match(low: Lowering, chunk: int) -> None:
+    """Hand stream items to their consumers and complete what depends on both ends."""
     table, trace = low.table, low.trace
     kinds = table[:, Col.KIND]
     acts = np.flatnonzero((kinds == Kind.LOAD) | (kinds == Kind.FORWARD)).astype(np.int64)
     wgts = np.flatnonzero(kinds == Kind.WEIGHT).astype(np.int64)
     mmas = np.flatnonzero(kinds == Kind.MMA).astype(np.int64)
-    for items in (acts, wgts):
-        table[items, Col.ITEM] = np.arange(len(items))
     # In a vector or store command a tile operand of -1 that the instruction declares is the stream head.
     takes = np.zeros((len(trace), 2), np.bool_)
     takes[mmas, 0] = True
@@ -370,39 +416,43 @@ def _match(low: Lowering, chunk: int) -> tuple[Ints, Ints]:
         rows = np.flatnonzero(trace.op == opcode)
         if cls.mnemonic == "v.ld":
             takes[rows, 0] = True
-        elif cls.engine in ("vec", "st"):
-            for column, operand in enumerate(("a", "b")):
-                if operand in cls.fields:
-                    takes[rows, column] = low.field(cls, rows.astype(np.int64), operand) < 0
+        for column, operand in enumerate(("a", "b")):
+            if operand in stream_operands(cls):
+                takes[rows, column] = low.field(cls, rows.astype(np.int64), operand) < 0
     pops = np.repeat(np.arange(len(trace)), takes.sum(axis=1))
     match_stream(acts, pops, trace.pc, "activation")
     match_stream(wgts, mmas, trace.pc, "weight")
     number = (np.cumsum(takes.reshape(-1)) - 1).reshape(takes.shape)
-    table[:, Col.POP_A] = np.where(takes[:, 0], number[:, 0], -1)
-    table[:, Col.POP_B] = np.where(takes[:, 1], number[:, 1], -1)
-    table[mmas, Col.POP_W] = np.arange(len(mmas))
-    # Shapes that only the load knows: reductions and stores of the stream head.
-    open_shape = np.flatnonzero((table[:, Col.ROWS] == 0) & (table[:, Col.POP_A] >= 0))
-    feeder = acts[table[open_shape, Col.POP_A]]
-    table[open_shape, Col.ROWS], table[open_shape, Col.COLS] = table[feeder, Col.ROWS], table[feeder, Col.COLS]
+    for column, feed in enumerate((Col.FEED_A, Col.FEED_B)):
+        at = np.flatnonzero(takes[:, column])
+        table[at, feed] = acts[number[at, column]]
+    table[mmas, Col.FEED_W] = wgts[:len(mmas)]
     # A weight slice is as deep as the activation slice that meets it.
-    feeder = acts[table[mmas, Col.POP_A]]
-    table[mmas, Col.WIDTH], table[mmas, Col.SLICES] = table[feeder, Col.WIDTH], table[feeder, Col.SLICES]
-    table[mmas, Col.UNIQUE] = table[feeder, Col.UNIQUE]
-    fed = wgts[:len(mmas)]
-    table[fed, Col.WIDTH] = table[mmas, Col.WIDTH]
-    spare = wgts[len(mmas):]
-    table[spare, Col.WIDTH] = low.machine.array.rows
+    table[wgts, Col.WIDTH] = low.machine.array.rows
+    table[table[mmas, Col.FEED_W], Col.WIDTH] = table[table[mmas, Col.FEED_A], Col.WIDTH]
+    complete(table, np.arange(len(table)), chunk, trace)
+
+
+def complete(table: Ints, rows: Ints, chunk: int, trace: Trace) -> None:
+    """Fill in what follows from the stream items that these rows take; `trace` has one command for each row."""
+    mine = table[rows]
+    # Shapes that only the load knows: reductions and stores of the stream head.
+    at = rows[(mine[:, Col.ROWS] == 0) & (mine[:, Col.FEED_A] >= 0) & (mine[:, Col.KIND] != Kind.MMA)]
+    feeder = table[at, Col.FEED_A]
+    table[at, Col.ROWS], table[at, Col.COLS] = table[feeder, Col.ROWS], table[feeder, Col.COLS]
+    mmas = rows[mine[:, Col.KIND] == Kind.MMA]
+    act, wgt = table[mmas, Col.FEED_A], table[mmas, Col.FEED_W]
+    for col in (Col.WIDTH, Col.SLICES, Col.UNIQUE):
+        table[mmas, col] = table[act, col]
+    wgts = rows[mine[:, Col.KIND] == Kind.WEIGHT]
     table[wgts, Col.SLICES] = -(-table[wgts, Col.DEPTH] // table[wgts, Col.WIDTH]) * -(-table[wgts, Col.COLS] // chunk)
-    wrong = np.flatnonzero((table[feeder, Col.COLS] < table[mmas, Col.DEPTH])
-                           | (table[feeder, Col.ROWS] != table[mmas, Col.ROWS])
-                           | (table[fed, Col.COLS] != table[mmas, Col.COLS])
-                           | (table[fed, Col.DEPTH] != table[mmas, Col.DEPTH]))
+    wrong = np.flatnonzero((table[act, Col.COLS] < table[mmas, Col.DEPTH])
+                           | (table[act, Col.ROWS] != table[mmas, Col.ROWS])
+                           | (table[wgt, Col.COLS] != table[mmas, Col.COLS])
+                           | (table[wgt, Col.DEPTH] != table[mmas, Col.DEPTH]))
     if wrong.size:
         at = int(mmas[wrong[0]])
-        act, wgt = table[feeder[wrong[0]]], table[fed[wrong[0]]]
+        a, w = table[act[wrong[0]]], table[wgt[wrong[0]]]
         raise IsaError("timing.shape", f"mma of {table[at, Col.ROWS]} x {table[at, Col.COLS]}, k={table[at, Col.DEPTH]}"
-                       f" takes activations of {act[Col.ROWS]} x {act[Col.COLS]} and weights of {wgt[Col.DEPTH]} x "
-                       f"{wgt[Col.COLS]}",
-                       f"command {at} (pc {int(trace.pc[at])})")
-    return acts, wgts
+                       f" takes activations of {a[Col.ROWS]} x {a[Col.COLS]} and weights of {w[Col.DEPTH]} x "
+                       f"{w[Col.COLS]}", trace.place(at))

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from focusc.isa.timing_ledger import compiled
 
-__all__ = ["CAUSES", "RING", "Cause", "Channel", "Misc", "Par", "State", "Time", "compiled", "word"]
+__all__ = ["CAUSES", "ITEMS", "RING", "Cause", "Channel", "Detail", "Item", "Misc", "Num", "Par", "State", "Tally",
+           "When", "compiled", "word"]
 
 
 class Cause(IntEnum):
@@ -65,24 +66,8 @@ class Channel(IntEnum):
     ISSUED = 5
 
 
-class Time(IntEnum):
-    """Columns of `State.times`: of each command, in cycles."""
-
-    COST = 0
-    """Cycles of an element or slot (`Work.cost`)."""
-    ISSUE = 1
-    FENCE = 2
-    """Earliest DRAM access that fences allow."""
-    START = 3
-    END = 4
-    SPAN = 5
-    """By how much the command moved the latest end seen so far; sums to the total."""
-    WORK = 6
-    """Busy cycles on its engine."""
-
-
 class Misc(IntEnum):
-    """First entries of the parts of `State.misc`; `Par` come first."""
+    """First entries of the parts of `State.misc` (float64); `Par` come first."""
 
     SCATTERED = 16
     """Scatter cycles in all."""
@@ -91,44 +76,142 @@ class Misc(IntEnum):
     SCATTER_LAST = 18
     PASS_START = 19
     """Start of the last pass."""
-    OPEN_FORWARD = 20
-    """Items up to an open `fwd`."""
-    HELD = 24
+    NOW = 20
+    """Cycle of the last issue; FRONTIER the latest end so far."""
+    FRONTIER = 21
+    WRITES = 22
+    """End of the last write to DRAM; FENCES (per channel and store) what a fence made of it."""
+    FENCES = 23
+    PENDING_END = 26
+    """Per channel: end of the last load that a store fence waits for."""
+    ISSUE = 28
+    """Of the command at work: issue, start, end, busy cycles."""
+    START = 29
+    END = 30
+    WORK = 31
+    HELD = 32
     """Per channel: bytes in staging, latest time at which room was given back."""
-    CURSOR = 28
+    RUN_START = 36
+    """Start of the first and end of the last array command of the running node."""
+    RUN_END = 37
+    CURSOR = 40
     """Per engine: end of its last work."""
-    BUSY = 36
-    STALL = 44
+    BUSY = 48
+    STALL = 56
     """Per engine and cause."""
-    SIZE = 124
+    SIZE = 136
+
+
+class Num(IntEnum):
+    """Entries of `State.num` (int64)."""
+
+    LAST_SLOT = 0
+    """Sequencer steps before the last command; -1 before the first."""
+    OPEN_FORWARD = 1
+    """Items up to an open `fwd`."""
+    PENDING = 2
+    """Per channel: items that a store fence waits for."""
+    POPPED = 4
+    """Per channel: items taken by their consumers."""
+    FIRST = 6
+    """Number of the first command of `State.commands`."""
+    UNIQUE = 7
+    """Offset of the first entry of `State.unique`."""
+    NODE = 8
+    """Source node whose array commands run, or -1."""
+    SIZE = 9
+
+
+class Item(IntEnum):
+    """Integers of a stream item."""
+
+    ROW = 0
+    """Row of the work table."""
+    OFFSET = 1
+    """Offset of its unique counts."""
+    COMMAND = 2
+    PLACE = 3
+    """Its number in the queue of its engine."""
+
+
+class When(IntEnum):
+    """Times of a stream item."""
+
+    ISSUE = 0
+    FENCE = 1
+    """Earliest DRAM access that fences allow."""
+    START = 2
+    END = 3
+
+
+class Detail(IntEnum):
+    """Columns of `State.detail`: one row for every command, if wanted."""
+
+    ISSUE = 0
+    START = 1
+    END = 2
+    SPAN = 3
+    """By how much the command moved the latest end seen so far; sums to the total."""
+    WORK = 4
+    """Busy cycles on its engine."""
+
+
+class Tally(IntEnum):
+    """Columns of `State.tally` (int64): sums over the executions of a row."""
+
+    COUNT = 0
+    UNIQUE = 1
+    """Unique vectors of its slots; LAST those of its last slot."""
+    LAST = 2
+    TAKEN = 3
+    """Unique vectors of concentrated streams that another engine than the array takes."""
 
 
 class State(NamedTuple):
     """Everything the loop reads and writes; few arrays, since each costs compile time in every function."""
 
     table: NDArray[np.int64]
+    """What a command does, see `Col`: one row for each distinct command."""
+    cost: NDArray[np.float64]
+    """Cycles of an element or slot, by row."""
+    node: NDArray[np.int64]
+    """Source node by row."""
+    commands: NDArray[np.int64]
+    """[n, 3]: row, sequencer steps before it, offset of its unique counts."""
     unique: NDArray[np.int32]
-    items: NDArray[np.int64]
-    """[2, items]: command of each stream item."""
     of_start: NDArray[np.int64]
     others: NDArray[np.int32]
     """Overlapping windows, see `Windows`."""
-    times: NDArray[np.float64]
     misc: NDArray[np.float64]
+    num: NDArray[np.int64]
     channel: NDArray[np.int64]
     """[2, 6], see `Channel`."""
+    item: NDArray[np.int64]
+    """[2, ITEMS, 4], see `Item`: the last items of both channels, as a ring."""
+    when: NDArray[np.float64]
+    """[2, ITEMS, 4], see `When`."""
     ring: NDArray[np.float64]
     """[6, RING]: arrival, bytes and time of consumption of the last slices of both channels."""
     win: NDArray[np.float64]
     """[3, windows]: last write by the array, by any other engine, last read."""
-    queue: NDArray[np.int64]
-    """[8, depth + 1]: last commands of each engine, and their number."""
+    queue: NDArray[np.float64]
+    """[8, depth]: starts of the last commands of each engine, -1 while open."""
+    queued: NDArray[np.int64]
+    """[8]: commands that each engine was given."""
     used: NDArray[np.float64]
     buckets: NDArray[np.int64]
     """The bandwidth ledger, see `focusc.isa.timing_ledger`."""
+    sums: NDArray[np.float64]
+    """[rows, 2]: `Detail.SPAN` and `Detail.WORK` over all executions of a row."""
+    tally: NDArray[np.int64]
+    spans: NDArray[np.float64]
+    """By node: cycles between its first and its last array command, over its uninterrupted runs."""
+    detail: NDArray[np.float64]
 
 
 RING: Final = 8192
 """Slices of a channel that may be in staging."""
+ITEMS: Final = 16384
+"""Items of a channel that may be open: one a slice in staging, a full queue, and room to spare."""
 word: Final[Any] = np.int64
 """Arguments of compiled functions pass through it: a literal would compile another copy of the function."""

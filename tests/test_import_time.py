@@ -44,7 +44,7 @@ def _cpu_seconds(*arguments: str) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-COMMANDS = ("export", "ops", "compile", "opt", "run", "simulate", "objdump", "asm", "compare", "demo")
+COMMANDS = ("export", "ops", "compile", "opt", "run", "simulate", "objdump", "asm", "compare", "demo", "workload")
 ANSWERS = [("--help",), ("--version",), *((command, "--help") for command in COMMANDS)]
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from focusc.backends.codegen.kernel import Buffer, KernelCode
 from focusc.backends.obuf import Planner
-from focusc.backends.passes.plan_memory import buffer_bytes
+from focusc.backends.passes.plan_memory import buffer_bytes, conc_geometry
 from focusc.ir import Loc, Module, Op, TensorType, Value
 from focusc.ir.diagnostics import fail
 from focusc.isa import Addr, DebugEntry, Insn, Program, Symbol
@@ -248,7 +248,8 @@ class _Generator:
         if key not in self.sites:
             self.sites[key] = len(self.site_table)
             assert op.operands[1] is not None
-            rows, cols = self.buffers[op.operands[1]].op.attrs["shape"]
+            buffer = self.buffers[op.operands[1]]
+            rows, cols = buffer.op.attrs["shape"]
             layout = self.module.attrs.get("layout", {})
             full = layout["visual"][1] if layout else a["visual_len"]
             self.site_table.append(
@@ -259,6 +260,12 @@ class _Generator:
                     "retained": a["visual_len"],
                     "rows": rows,
                     "slots": math.ceil(cols / 32),
+                    # where its blocks lie, so that counts by m-tile and slot find the commands that they belong to
+                    "visual_start": a["visual_start"],
+                    "m": buffer.op.attrs["m"],
+                    "first": buffer.op.attrs["first"],
+                    "address": buffer.address,
+                    "cap": conc_geometry(buffer.op)[2],
                 }
             )
         return self.sites[key]

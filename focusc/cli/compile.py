@@ -40,6 +40,9 @@ def command(
     verify_each: Annotated[
         bool, typer.Option("--verify-each", help="Execute the IR before and after every pass and compare.")
     ] = False,
+    no_weights: Annotated[
+        bool, typer.Option("--no-weights", help="Leave the weights out: the program can be simulated, not run.")
+    ] = False,
     visual: Visual = None,
     grid: Grid = None,
     strides: Strides = None,
@@ -59,7 +62,9 @@ def command(
         pipeline=pipeline,
     )
     with progress(json) as report:
-        done = compile_model(model, options, dump_ir=dump_ir, verify_each=verify_each, progress=report)
+        done = compile_model(
+            model, options, dump_ir=dump_ir, verify_each=verify_each, weights=not no_weights, progress=report
+        )
         done.program.save(output)
     summary = done.summary(output)
     emit(summary, json, lambda: show(compile_table(summary)))

@@ -5,12 +5,17 @@ from typing import Annotated
 
 import typer
 
-from focusc.cli.common import ArrayOption, Json, emit, show
+from focusc.cli.common import ArrayOption, Json, emit, progress, show
 
 
 def command(
     program: Annotated[Path, typer.Argument(help="A program (.fbin).")],
-    trace: Annotated[Path, typer.Option("--trace", metavar="T.npz", help="What `focusc run --record-trace` wrote.")],
+    trace: Annotated[
+        Path | None,
+        typer.Option(
+            "--trace", metavar="T.npz", help="From `focusc run --record-trace` or `focusc trace`; if it concentrates."
+        ),
+    ] = None,
     stats: Annotated[
         Path | None, typer.Option(metavar="STATS.json", help="Cycles, energy, traffic, per-node profile.")
     ] = None,
@@ -20,9 +25,10 @@ def command(
     array: ArrayOption = "pipelined",
     json: Json = False,
 ) -> None:
-    """Time a program from a recorded trace: no weights, no activations."""
+    """Time a program from a trace: no weights, no activations."""
     from focusc.driver import simulate_files
     from focusc.report.tables import stats_table
 
-    found = simulate_files(program, trace, stats=stats, timeline=timeline, array=array)
+    with progress(json) as report:
+        found = simulate_files(program, trace, stats=stats, timeline=timeline, array=array, progress=report)
     emit(found, json, lambda: show(stats_table(found)))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from focusc.driver.progress import Progress
     from focusc.driver.snapshots import opt
     from focusc.driver.support import concentration_sites, ops
+    from focusc.driver.traces import import_trace, load_trace, synthesize_trace, trace_info
     from focusc.driver.workloads import list_workloads, load_workload, write_workload
 
 # where each name lives; no module is called like a function here, or importing it would hide the function
@@ -39,10 +40,12 @@ _HOME = {
     "demo": "demonstration",
     "export": "exporter",
     "export_vlm": "exporter",
+    "import_trace": "traces",
     "layout_facts": "options",
     "list_workloads": "workloads",
     "load_model": "load",
     "load_program": "load",
+    "load_trace": "traces",
     "load_workload": "workloads",
     "objdump": "inspection",
     "ops": "support",
@@ -51,6 +54,8 @@ _HOME = {
     "run_files": "execution",
     "simulate": "execution",
     "simulate_files": "execution",
+    "synthesize_trace": "traces",
+    "trace_info": "traces",
     "vlm_request": "exporter",
     "write_workload": "workloads",
 }
@@ -69,10 +74,12 @@ __all__ = [
     "demo",
     "export",
     "export_vlm",
+    "import_trace",
     "layout_facts",
     "list_workloads",
     "load_model",
     "load_program",
+    "load_trace",
     "load_workload",
     "objdump",
     "ops",
@@ -81,6 +88,8 @@ __all__ = [
     "run_files",
     "simulate",
     "simulate_files",
+    "synthesize_trace",
+    "trace_info",
     "vlm_request",
     "write_workload",
 ]

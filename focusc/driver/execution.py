@@ -19,9 +19,11 @@ from focusc.driver.progress import Progress, silent
 from focusc.isa.errors import IsaError
 
 if TYPE_CHECKING:
-    from focusc.isa import Program, Trace
+    from focusc.backends.trace import Trace
+    from focusc.isa import Program
     from focusc.isa.dynamic import DynamicCounts
     from focusc.isa.machine import Machine
+    from focusc.isa.site_counts import SiteCounts
     from focusc.isa.timing import Timing
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -43,8 +45,11 @@ class Result:
         write_text(path, json.dumps(self.stats, indent=1) + "\n")
 
     def save_trace(self, path: Path) -> None:
-        """Write the data-dependent counts, for `simulate`."""
-        self.counts.save(path, self.program)
+        """Write the trace: the counts of this run, for `simulate`, and their tables by layer and site."""
+        from focusc.backends.trace_file import save
+        from focusc.backends.trace_program import record
+
+        save(path, record(self.program, self.counts), self.counts, self.program)
 
 
 class Runner:
@@ -56,37 +61,48 @@ class Runner:
         self.program = program
         self.machine = machine if machine is not None else machine_of(program)
         self._emulator = Emulator(program, strict=strict)
-        self._trace: Trace | None = None
 
     def run(self, inputs: Mapping[str, Any], *, array: str = "pipelined", timeline: Path | None = None) -> Result:
         """Execute on `inputs`, then time; `timeline` is written for the Perfetto viewer."""
         done = self._emulator.run(inputs)
-        timing = self.time(done.counts, array)
-        if timeline is not None:
-            from focusc.isa.timeline import write_timeline
-
-            write_timeline(timeline, self.program, self.machine, timing, done.counts)
+        timing = timed(self.program, self.machine, done.counts, array, timeline)
         outputs = {name: _plain(value) for name, value in done.outputs.items()}
-        return Result(outputs, self.stats(done.counts, timing), self.program, done.counts)
+        return Result(outputs, statistics(self.program, self.machine, done.counts, timing), self.program, done.counts)
 
     def outputs(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """Execute without timing."""
         return {name: _plain(value) for name, value in self._emulator.run(inputs).outputs.items()}
 
-    def time(self, counts: DynamicCounts | None, array: str = "pipelined") -> Timing:
-        """Time a run from its counts."""
-        from focusc.isa import expand
-        from focusc.isa.timing import simulate as time_program
 
-        if self._trace is None:
-            self._trace = expand(self.program)
-        return time_program(self.program, self.machine, counts, array, trace=self._trace)
+def timed(
+    program: Program,
+    machine: Machine,
+    counts: DynamicCounts | SiteCounts | None,
+    array: str,
+    timeline: Path | None = None,
+    progress: Progress = silent,
+) -> Timing:
+    """Time a program from unique counts; every command's times are kept only if a timeline wants them."""
+    from focusc.isa.timing import simulate as time_program
 
-    def stats(self, counts: DynamicCounts | None, timing: Timing) -> dict[str, Any]:
-        """The statistics of a timed run."""
-        from focusc.isa.stats import stats
+    if timeline is None:
+        return time_program(
+            program, machine, counts, array, detail=False, progress=lambda done: progress(f"{done:,} commands", 0, 1)
+        )
+    from focusc.isa.timeline import write_timeline
 
-        return stats(self.program, self.machine, counts, timing)
+    timing = time_program(program, machine, counts, array)
+    write_timeline(timeline, program, machine, timing)
+    return timing
+
+
+def statistics(
+    program: Program, machine: Machine, counts: DynamicCounts | SiteCounts | None, timing: Timing
+) -> dict[str, Any]:
+    """The statistics of a timed run."""
+    from focusc.isa.stats import stats
+
+    return stats(program, machine, counts, timing)
 
 
 def run(
@@ -108,23 +124,39 @@ def run(
 
 def simulate(
     program: Program | Path,
-    trace: DynamicCounts | Path,
+    trace: Trace | DynamicCounts | Path | None = None,
     *,
     array: ArrayModel = "pipelined",
     timeline: Path | None = None,
+    progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Statistics of a program from recorded counts alone: no weights are read and no values are computed."""
-    from focusc.isa.dynamic import DynamicCounts
+    """Statistics of a program from a trace alone: no weights are read and no values are computed.
 
+    `trace` is a trace file, a `Trace` or the counts of a run; None for a program that does not concentrate. A file that
+    was recorded from this very program gives the exact counts of that run, any other its tables by layer and site.
+    """
     loaded = load_program(program) if isinstance(program, (str, os.PathLike)) else program
-    counts = trace if isinstance(trace, DynamicCounts) else DynamicCounts.load(existing(trace, "recorded trace (.npz)"))
-    runner = Runner(loaded)
-    timing = runner.time(counts, array)
-    if timeline is not None:
-        from focusc.isa.timeline import write_timeline
+    machine = machine_of(loaded)
+    counts = counts_for(loaded, trace)
+    timing = timed(loaded, machine, counts, array, timeline, progress)
+    return statistics(loaded, machine, counts, timing)
 
-        write_timeline(timeline, loaded, runner.machine, timing, counts)
-    return runner.stats(counts, timing)
+
+def counts_for(program: Program, trace: Trace | DynamicCounts | Path | None) -> DynamicCounts | SiteCounts | None:
+    """The unique counts that a trace has for a program's commands; CompileError or IsaError if they do not fit."""
+    from focusc.backends.trace import Trace
+    from focusc.backends.trace_file import load
+    from focusc.backends.trace_program import site_counts
+    from focusc.isa.dynamic import DynamicCounts, program_digest
+
+    if trace is None or isinstance(trace, DynamicCounts):
+        return trace
+    if isinstance(trace, Trace):
+        return site_counts(trace, program)
+    found = load(existing(trace, "trace (.npz)"))
+    if found.trace is None or (found.counts is not None and found.counts.digest == program_digest(program)):
+        return found.counts
+    return site_counts(found.trace, program)
 
 
 def run_files(
@@ -170,14 +202,15 @@ def run_files(
 
 def simulate_files(
     program: Path,
-    trace: Path,
+    trace: Path | None = None,
     *,
     stats: Path | None = None,
     timeline: Path | None = None,
     array: ArrayModel = "pipelined",
+    progress: Progress = silent,
 ) -> dict[str, Any]:
     """`focusc simulate`: statistics from a program file and a trace file."""
-    found = simulate(program, trace, array=array, timeline=timeline)
+    found = simulate(program, trace, array=array, timeline=timeline, progress=progress)
     found["digests"]["file"] = file_digest(program)
     if stats is not None:
         write_text(stats, json.dumps(found, indent=1) + "\n")

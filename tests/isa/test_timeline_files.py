@@ -25,7 +25,7 @@ def example() -> tuple[Program, Timing]:
 
 def chrome(path: Path, example: tuple[Program, Timing], **options: Any) -> dict[str, Any]:
     found, timing = example
-    write_timeline(path, found, machine(), timing, counts(64, 10, 20), **options)
+    write_timeline(path, found, machine(), timing, **options)
     return json.loads(path.read_text())
 
 
@@ -65,7 +65,7 @@ def test_perfetto_protobuf_holds_the_same_slices(tmp_path: Path, example: tuple[
     from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TrackEvent
 
     found, timing = example
-    write_timeline(tmp_path / "t.pftrace", found, machine(), timing, counts(64, 10, 20))
+    write_timeline(tmp_path / "t.pftrace", found, machine(), timing)
     trace = Trace()
     trace.ParseFromString((tmp_path / "t.pftrace").read_bytes())
     names = {entry.iid: entry.name for packet in trace.packet for entry in packet.interned_data.event_names}
