@@ -5,12 +5,39 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from focusc.backends.options import SLOT
-from focusc.ir import Diagnostic, Op
+from focusc.ir import Diagnostic, Op, TensorType
 from focusc.isa.machine import Machine
+
+MOVES = frozenset(
+    f"tensor.{name}" for name in ("constant", "reshape", "transpose", "slice", "concat", "gather", "cast")
+)
+"""Ops that only move elements, of whatever type."""
+
+
+def _elements(op: Op) -> Iterator[Diagnostic]:
+    """The machine computes on f16 and f32, and has no tiles without rows or columns."""
+    types = [v.type for v in (*op.operands, *op.results) if v is not None]
+    empty = next((t for t in types if isinstance(t, TensorType) and not t.size), None)
+    if empty is not None:
+        yield Diagnostic(
+            "lower.empty",
+            f"{op.name} works on {empty}, which has no elements; a tile has at least one",
+            op.loc,
+            hint="leave the empty part out of the model",
+        )
+    computed = [v.type for v in op.results if isinstance(v.type, TensorType) and v.type.dtype not in ("f16", "f32")]
+    if computed and op.name not in MOVES:
+        yield Diagnostic(
+            "lower.dtype",
+            f"{op.name} gives {computed[0]}; the machine computes on f16 and f32",
+            op.loc,
+            hint="compute it in the host program and give it as an input",
+        )
 
 
 def illegal(op: Op, machine: Machine) -> Iterator[Diagnostic]:
-    """Every reason why `machine` cannot run the concentrator op `op` as it stands; nothing for other ops."""
+    """Every reason why `machine` cannot run `op` as it stands: what it computes on, and what its units can do."""
+    yield from _elements(op)
     a = op.attrs
     sec, sic = op.name in ("sec.importance", "sec.select"), op.name in ("sic.gather", "sic.scatter")
     if (sec and not machine.sec.present) or (sic and not machine.sic.present):

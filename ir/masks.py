@@ -122,7 +122,7 @@ def resolve(masks: Sequence[Mask], scores: tuple[int, int, int, int], b: Builder
         total = added[0]
         for value in added[1:]:
             total = b.emit("tensor.add", total, value)
-        mask = total if mask is None else b.emit("tensor.where", mask, total, b.constant(np.float32(-np.inf)))
+        mask = total if mask is None else b.emit("tensor.where", mask, total, b.constant(-np.inf, np.float32))
     return Resolved(causal, window, mask)
 
 
@@ -135,7 +135,7 @@ def split(seen: Array) -> tuple[bool, int, Array | None]:
         if (seen == seen[(slice(None),) * axis + (slice(0, 1),)]).all():
             seen = seen[(slice(None),) * axis + (slice(0, 1),)]
     rows, keys = seen.shape[2:]
-    columns = seen.any(axis=2, keepdims=True)
+    columns: Array = np.asarray(seen.any(axis=2, keepdims=True))
     last = seen[0, 0, -1] if rows else np.ones(keys, bool)
     first = int(np.argmax(last)) if last.any() else 0
     bands = [(causal, window) for causal in ((False, True) if keys >= rows else (False,))
@@ -191,7 +191,7 @@ def _addend(mask: Mask, b: Builder) -> Value:
     """The mask as a value to add."""
     if mask.fill is None:
         return mask.value
-    kept, other = b.constant(np.float32(0)), b.constant(np.float32(mask.fill))
+    kept, other = b.constant(0, np.float32), b.constant(mask.fill, np.float32)
     return b.emit("tensor.where", mask.value, *((other, kept) if mask.negated else (kept, other)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Container, Iterator
 from functools import cache
+from typing import Any
 
 import onnx
 
@@ -73,7 +74,7 @@ def _attributes(step: onnx.NodeProto, node: onnx.NodeProto) -> Iterator[onnx.Att
 def function_body(op_type: str, opset: int) -> onnx.FunctionProto | None:
     """The newest body of the operator up to `opset`, if its operators are those that the import rules know."""
     try:
-        schema = onnx.defs.get_schema(op_type, opset)
+        schema: Any = onnx.defs.get_schema(op_type, opset)  # onnx's stubs lack its functions
     except onnx.defs.SchemaError:
         return None
     for version in sorted(schema.function_opset_versions, reverse=True):

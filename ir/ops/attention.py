@@ -167,7 +167,7 @@ def attend(
             else:
                 score += part
         if mask is not None or last == first:
-            top = score.max(axis=1, keepdims=True, initial=-np.inf)
+            top: Array = score.max(axis=1, keepdims=True, initial=-np.inf)
             score -= np.where(np.isneginf(top), np.float32(0), top)  # a row without keys: exp gives zeros
         else:
             score -= score.max(axis=1, keepdims=True)

@@ -92,6 +92,8 @@ CASES: dict[str, Callable[[Path], None]] = {
                                        [tensor("y", [2])], {"w": np.zeros(2, np.uint64)})),
     "onnx.dynamic-value": written(model([helper.make_node("Reshape", ["x", "s"], ["y"])], [X, tensor("s", [1], I64)],
                                         [tensor("y", [8])])),
+    "onnx.data-dependent": written(model([helper.make_node("NonZero", ["x"], ["y"])], [X],
+                                         [tensor("y", [2, None], I64)])),
     "onnx.unsupported": written(model([helper.make_node("Resize", ["x", "roi", "", "sizes"], ["y"], mode="linear",
                                                         coordinate_transformation_mode="tf_crop_and_resize")],
                                       [tensor("x", [1, 1, 4, 4])], [tensor("y", [1, 1, 2, 2])],
