@@ -142,3 +142,28 @@ def attention_spelled(g: Graph, q: str, k: str, v: str, mask: str, bias: np.ndar
         score = g("Add", "mask", score)
     share = g("Softmax", score, axis=-1)
     return g("MatMul", g("Where", g("IsNaN", share), g.const(0.0), share), v)
+
+
+def windowed(opset: int) -> onnx.ModelProto:
+    """Attention within windows of two rows, as vision encoders export it: Split, one attention a window, Concat."""
+    g, w = Graph(), weights()
+    qkv = [g("MatMul", "x", g.const(w[n] if n == "q" else np.tile(w[n], 2))) for n in "qkv"]
+    parts = []
+    for x in qkv:
+        names = [f"{x}_{i}" for i in range(3)]
+        apart = g("Transpose", g("Reshape", x, g.ints(1, ROWS, HEADS, SIZE)), perm=[0, 2, 1, 3])
+        g.nodes.append(helper.make_node("Split", [apart, g.ints(2, 2, 2)], names, axis=2, name=f"split_{x}"))
+        parts.append(names)
+    windows = []
+    for q, k, v in zip(*parts, strict=True):
+        if opset >= 23:
+            y = g("Attention", q, k, v)
+        else:
+            score = g("Mul", g("MatMul", q, g("Transpose", k, perm=[0, 1, 3, 2])), g.const(1 / np.sqrt(SIZE)))
+            y = g("MatMul", g("Softmax", score, axis=-1), v)
+        windows.append(g("Transpose", y, perm=[0, 2, 1, 3]))
+    rows = g("Reshape", g("Concat", *windows, axis=1), g.ints(1, ROWS, HEADS * SIZE))
+    g.nodes.append(helper.make_node("MatMul", [rows, g.const(w["o"])], ["y"], name="y"))
+    value = [helper.make_tensor_value_info(n, TensorProto.FLOAT, [1, ROWS, WIDTH]) for n in "xy"]
+    graph = helper.make_graph(g.nodes, "windows", value[:1], value[1:], g.weights)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from decoder_forms import BLOCKS, HEADS, KV_HEADS, MASKS, PADDED, ROWS, SIZE, decoder, samples
+from decoder_forms import BLOCKS, HEADS, KV_HEADS, MASKS, PADDED, ROWS, SIZE, decoder, samples, windowed
 from onnx import TensorProto, helper
 
 from focusc.driver.compiler import FRONT
@@ -93,6 +93,18 @@ def test_a_mask_has_no_lowering_yet_and_the_error_says_so(tmp_path: Path) -> Non
         module = fused(decoder(23, mask), tmp_path)
         with pytest.raises(CompileError, match=r"lower\.mask"):
             compile_module(module, load_hardware("focus"))
+
+
+def test_windows_of_a_vision_encoder_become_a_batch_in_both_forms(tmp_path: Path) -> None:
+    import onnxruntime
+
+    modules = {opset: fused(windowed(opset), tmp_path) for opset in (20, 23)}
+    assert text(modules[20]) == text(modules[23])
+    (op,) = attentions(modules[23])
+    assert str(op.operands[0].type) == f"tensor<3x2x{HEADS * SIZE}xf32>"
+    inputs = samples("full")
+    expected = onnxruntime.InferenceSession(windowed(20).SerializeToString()).run(["y"], inputs)[0]
+    assert np.abs(interpret(modules[23], inputs)["y"] - expected).max() <= 1e-5 * np.abs(expected).max()
 
 
 def test_rotary_tables_of_several_axes_are_constants(tmp_path: Path) -> None:
