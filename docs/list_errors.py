@@ -16,7 +16,6 @@ RAISERS = {
     "CompileError",
     "Diagnostic",
     "ExportError",
-    "ExportError",
     "Fault",
     "FormatError",
     "InferError",
@@ -94,11 +93,17 @@ def _coded(node: ast.Call) -> Iterator[tuple[str, str]]:
     name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
     if name not in RAISERS:
         return
-    given = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "code")]
+    written = [*node.args, *(keyword.value for keyword in node.keywords if keyword.arg == "code")]
+    given = [branch for value in written for branch in _branches(value)]
     for argument in given:
         if isinstance(argument, ast.Constant) and isinstance(argument.value, str) and CODE.match(argument.value):
             rest = [other for other in node.args if other is not argument]
             yield argument.value, next((text for other in rest if (text := _text(other))), "")
+
+
+def _branches(node: ast.expr) -> list[ast.expr]:
+    """Both values of `a if c else b`, else the expression itself."""
+    return [node.body, node.orelse] if isinstance(node, ast.IfExp) else [node]
 
 
 def _text(node: ast.expr) -> str:

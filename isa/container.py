@@ -179,9 +179,8 @@ def read_sections(path: str | os.PathLike[str]) -> tuple[Header, list[Section], 
         raise FormatError("container.version", f"container version {version}, this tool reads {VERSION}", file=name,
                           offset=8, hint="use the focusc that wrote it, or compile again")
     if size != len(data):
-        kind = "truncated" if len(data) < size else "size"
-        raise FormatError(f"container.{kind}", f"the file has {len(data)} bytes, its header says {size}", file=name,
-                          offset=16)
+        raise FormatError("container.truncated" if len(data) < size else "container.size",
+                          f"the file has {len(data)} bytes, its header says {size}", file=name, offset=16)
     end = _HEADER.size + count * _ENTRY.size
     if count > _MAX_SECTIONS or end > size:
         raise FormatError("container.sections", f"{count} sections do not fit", file=name, offset=12)

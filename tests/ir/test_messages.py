@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from focusc.ir import Builder, Module, Rewriter, TensorType, interpret, parse, verify
+from focusc.ir import (
+    Builder,
+    Module,
+    PassManager,
+    Resource,
+    Rewriter,
+    TensorType,
+    interpret,
+    parse,
+    read_resources,
+    verify,
+)
 from focusc.ir.concentrated import Concentrated
 from focusc.ir.core import op_class
+from focusc.ir.files import read_module
 from focusc.ir.text import tree
+from tests.ir.test_manager import sample
 from tests.messages import check_message
 
 EXP = """module "m"(%x: tensor<2x3xf32>) -> ("y") {
@@ -99,6 +113,23 @@ def test_an_op_whose_types_cannot_be_inferred(monkeypatch: pytest.MonkeyPatch, r
 def test_an_op_that_cannot_be_executed(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     monkeypatch.setattr(op_class("tensor.exp"), "evaluate", staticmethod(broken))
     check_message("run.failed", lambda: interpret(parse(EXP), {"x": np.zeros((2, 3), np.float32)}), request)
+
+
+def test_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("m.fir").write_bytes(b"module \xff")
+    check_message("file.read", lambda: read_module("m.fir"), request)
+    Path("r.safetensors").write_bytes((100).to_bytes(8, "little"))
+    check_message("resource.file", lambda: read_resources(Path("r.safetensors")), request)
+    weight = {"w": Resource("w", np.zeros((4, 8), np.float32))}
+    constant = '%w = tensor.constant() {value = resource<"w">} : tensor<9x9xf32>'
+    text = f'module "m"() -> ("y") {{\n  {constant}\n  return(%w)\n}}\n'
+    check_message("resource.type", lambda: parse(text, resources=weight), request)
+
+
+def test_a_pass_that_changes_values(request: pytest.FixtureRequest) -> None:
+    manager = PassManager("dead-code,test-double-negation,test-scale", verify_each=True)
+    check_message("pass.values", lambda: manager.run(sample()), request, hide=r"(?<=by )[\d.e+-]+")
 
 
 def test_text_that_is_too_long(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:

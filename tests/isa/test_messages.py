@@ -18,9 +18,11 @@ from focusc.isa.files import atomic_write
 from focusc.isa.insns import Endl, Fence, Halt, Loop, Tile
 from focusc.isa.sequencer import expand
 from tests.isa.helpers import HARDWARE
+from tests.isa.test_isa_concentrate import sic_program
 from tests.isa.test_isa_container import image as image  # the fixture
 from tests.isa.test_isa_container import resealed, sample
 from tests.messages import check_message
+from tests.reference_concentration import Window
 
 
 def section(name: str, content: Any) -> Callable[[bytes], bytes]:
@@ -75,6 +77,14 @@ def test_containers_of_other_tools(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     check_message("file.write", lambda: atomic_write(Path("folder"), b"x"), request)
     check_message("container.json", lambda: save(Program([Halt()], target="focus", hardware=HARDWARE, meta={"a": float("nan")}), "c.fbin"), request)
     check_message("container.target", lambda: save(Program([Halt()], target="x" * 65), "c.fbin"), request)
+
+
+def test_positions(request: pytest.FixtureRequest) -> None:
+    positions = [3, 2]
+    found = sic_program(2, 32, positions, Window((1, 1, 9), (9, 9, 1)))
+    inputs = {"x": np.ones((2, 32), np.float16), "pos": np.array(positions)}
+    check_message("run.positions", executed(found, inputs), request)
+    check_message("program.constants", executed(Program([Halt()], const_bytes=4, hardware=HARDWARE)), request)
 
 
 def missing(image: bytes) -> bytes:

@@ -57,6 +57,14 @@ def external(location: str, size: int, *, length: str = "") -> Callable[[Path], 
     return write
 
 
+def sparse() -> onnx.ModelProto:
+    """A model with a weight given by one value and its index; shape inference refuses to use it."""
+    made = model([RELU], [X], [Y])
+    value, index = numpy_helper.from_array(np.ones(1, np.float32), "w"), numpy_helper.from_array(np.array([3]), "w_at")
+    made.graph.sparse_initializer.append(helper.make_sparse_tensor(value, index, [2, 4]))
+    return made
+
+
 def loop(op: str) -> onnx.ModelProto:
     body = helper.make_graph([helper.make_node("Relu", ["x"], ["b"])], "branch", [], [tensor("b", [2, 4])])
     node = helper.make_node(op, ["c"], ["y"], then_branch=body, else_branch=body)
@@ -90,6 +98,7 @@ CASES: dict[str, Callable[[Path], None]] = {
                                 [tensor("y", [2], TensorProto.STRING)])),
     "onnx.dtype-weight": written(model([helper.make_node("Cast", ["w"], ["y"], to=F32)], [],
                                        [tensor("y", [2])], {"w": np.zeros(2, np.uint64)})),
+    "onnx.sparse": written(sparse()),
     "onnx.dynamic-value": written(model([helper.make_node("Reshape", ["x", "s"], ["y"])], [X, tensor("s", [1], I64)],
                                         [tensor("y", [8])])),
     "onnx.data-dependent": written(model([helper.make_node("NonZero", ["x"], ["y"])], [X],
