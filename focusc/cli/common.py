@@ -76,8 +76,11 @@ def _code(error: Exception) -> str:
 
 def _extra(module: str) -> str:
     """The optional extra of pyproject.toml that brings a module, or nothing."""
-    demo = {"torch", "torchvision", "onnxscript", "matplotlib", "skimage", "sklearn"}
-    return "demo" if module.split(".")[0] in demo else ""
+    extras = {
+        "demo": {"torch", "onnxscript", "matplotlib", "skimage", "sklearn"},
+        "hf": {"transformers", "tokenizers", "torchvision", "av", "PIL"},
+    }
+    return next((extra for extra, modules in extras.items() if module.split(".")[0] in modules), "")
 
 
 def _bug(error: Exception, arguments: Sequence[str]) -> str:

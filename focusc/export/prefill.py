@@ -20,12 +20,11 @@ __all__ = ["Prefill", "split_sample"]
 TOKEN_TYPES = "mm_token_type_ids"
 
 
-def split_sample(sample: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """(graph inputs, fixed arguments): floating-point tensors of rank 3 or more, or of patches, and the token ids."""
-    inputs = {name: value for name, value in sample.items()
-              if name == "input_ids" or (value.is_floating_point() and name.startswith("pixel_values"))}
-    media = {name: value for name, value in inputs.items() if name != "input_ids"}
-    fixed = {name: value for name, value in sample.items() if name not in inputs}
+def split_sample(sample: Mapping[str, Any]) -> tuple[dict[str, torch.Tensor], dict[str, Any]]:
+    """(graph inputs, fixed arguments): floating-point pixels and, last, the token ids; and all the rest."""
+    media = {name: value for name, value in sample.items() if name.startswith("pixel_values")
+             and isinstance(value, torch.Tensor) and value.is_floating_point()}
+    fixed = {name: value for name, value in sample.items() if name not in media and name != "input_ids"}
     return media | {"input_ids": sample["input_ids"]}, fixed
 
 

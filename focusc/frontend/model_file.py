@@ -52,12 +52,12 @@ def open_model(path: str | Path) -> ModelFile:
         raise bad_model("onnx.read", "the file is not an ONNX model (protobuf cannot decode it)", file=name,
                         hint="the file is truncated, or not ONNX; export it again") from None
     opset = _opset(proto, name)
-    files = ExternalFiles(path.resolve().parent, name)
+    metadata = {p.key: p.value for p in proto.metadata_props}
+    files = ExternalFiles(path.resolve().parent, name, absent=metadata.get("focusc.weights") == "absent")
     for tensor in proto.graph.initializer:
         if is_external(tensor) and tensor.data_type in STORED:
             files.bytes_of(tensor)
     _check(path, name)
-    metadata = {p.key: p.value for p in proto.metadata_props}
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto)
     expand_bodies(proto.graph, opset, RULES)

@@ -55,10 +55,13 @@ def type_name(elem_type: int) -> str:
 
 
 class ExternalFiles:
-    """The external-data files of one model, each mapped once and read-only."""
+    """The external-data files of one model, each mapped once and read-only.
 
-    def __init__(self, directory: Path, model: str) -> None:
-        self._directory, self.model = directory, model
+    `absent`: the model was exported without weights; the files have their size, and their values mean nothing.
+    """
+
+    def __init__(self, directory: Path, model: str, *, absent: bool = False) -> None:
+        self._directory, self.model, self.absent = directory, model, absent
         self._maps: dict[str, np.ndarray] = {}
 
     def bytes_of(self, tensor: TensorProto) -> np.ndarray:
@@ -119,6 +122,8 @@ def resource(tensor: TensorProto, files: ExternalFiles, notes: list[str]) -> Res
     shape = tuple(tensor.dims)
     if kind in WIDENED:
         notes.append(f"{tensor.name or 'a constant'}: {type_name(kind).lower()} {list(shape)} is converted to f32")
+    if files.absent and is_external(tensor):
+        return Resource.without_values(tensor.name, shape, IMPORTED[kind])
     return Resource(tensor.name, shape=shape, dtype=IMPORTED[kind], loader=_loader(tensor, files))
 
 

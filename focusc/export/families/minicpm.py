@@ -11,7 +11,7 @@ from . import Visual
 
 MODEL_TYPES = ("minicpmv4_6", "minicpmv4_7")
 SEPARATORS = 2
-MERGED_SIDE = 4
+MERGED_SIDE = 2
 """Merged rows and columns of a made-up frame."""
 
 
