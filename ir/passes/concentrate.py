@@ -61,7 +61,8 @@ def concentrate(
 
     `method` is none, sec, sic or focus (both). `schedule` lists layer:share pairs, `[1:0.5,3:0.2]`, or is
     `published:FAMILY` (llava-video, llava-onevision, llava-onevision-mvbench, minicpm-v, qwen2.5-vl), whose layer i of
-    n goes to layer floor(i * depth / n) of this decoder; where several meet, the smallest share stays. A cosine above
+    n goes to layer floor(i * depth / n) of this decoder; where several meet, the smallest share stays. The demo takes
+    the default, as any model does that brings no schedule of its own: docs/concentration.md says why. A cosine above
     `threshold` links two vectors; candidates come from a `block` of frames, rows, columns, within tiles of `m` tokens.
     `boundary` grid forbids candidates across the picture's edge; `chase` published cuts long chains as the published
     code does. `sites` are the activations to concentrate: qkv_in, query, o_in, mlp_in, down_in. Controls: `importance`
