@@ -232,7 +232,7 @@ def _rule_of(node: onnx.NodeProto, opset: int) -> Any:
     found = RULES.get(node.op_type)
     if found is None:
         raise Unsupported("an operator with an import rule", f"operator {node.op_type}", code="onnx.operator",
-                          hint="see docs for the list of operators; a decomposition at export may avoid this one")
+                          hint="docs/onnx_operators.md lists them; a decomposition at export may avoid this one")
     if opset < found.since:
         raise Unsupported(f"opset {found.since} or later for {node.op_type}", f"opset {opset}")
     return found.function
