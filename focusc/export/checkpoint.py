@@ -104,7 +104,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     from transformers import AutoConfig
     from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
-    kind = table["model_type"]
+    kind = str(table["model_type"])
     if kind not in CONFIG_MAPPING:
         import transformers
 
@@ -117,31 +117,28 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def import_transformers() -> None:
-    """Import transformers, also beside a torchvision that lacks its binary operators."""
-    import torch
+    """Import transformers, also beside a torchvision whose binary operators do not load.
 
-    _allow_torchvision_without_operators(torch)
-    import transformers  # noqa: F401  (a missing package is reported by its name)
-
-
-def _allow_torchvision_without_operators(torch: Any) -> None:
-    """torchvision from PyPI is built for CUDA. Beside a CPU build of torch its operators do not load, and its import
-    fails for want of two of them. Video processors need none: declaring the two lets it be imported."""
+    torchvision from the package registry is built for CUDA. Beside a CPU build of torch its operators do not load, and
+    its import fails for want of two of them. Video processors need none: declaring the two lets it be imported.
+    """
     import importlib.util
     import sys
 
-    if "torchvision" in sys.modules or importlib.util.find_spec("torchvision") is None:
-        return
-    try:
-        import_module = importlib.import_module("torchvision.extension")
-        has_operators = bool(import_module._has_ops())
-    except RuntimeError:
-        has_operators = False
-    if has_operators:
-        return
-    for name in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, name):
-            torch.library.define(f"torchvision::{name}", "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import torch
+
+    found = importlib.util.find_spec("torchvision")
+    if found is not None and "torchvision" not in sys.modules:
+        try:
+            for folder in found.submodule_search_locations or ():
+                for library in Path(folder).glob("_C.*"):
+                    torch.ops.load_library(library)
+        except OSError:
+            for name in ("nms", "qnms"):
+                if not hasattr(torch.ops.torchvision, name):
+                    torch.library.define(f"torchvision::{name}",
+                                         "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    import transformers  # noqa: F401  (a missing package is reported by its name)
 
 
 def _model_class(config: Any, kind: str, where: str) -> Any:
@@ -174,7 +171,9 @@ def _guarded(where: Path, build: Any) -> Any:
     with silent_transformers():
         try:
             return build()
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:                       # of any library below: all mean that the files are unfit
             first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise ExportError(f"transformers refuses it: {first.strip()}", code="export.load",
                               where=str(where)) from error

@@ -130,7 +130,9 @@ def _from_processor(checkpoint: Checkpoint, request: Request) -> dict[str, torch
     with silent_transformers():
         try:
             made: Mapping[str, Any] = processor(text=[text], return_tensors="pt", **arguments)
-        except (ValueError, TypeError, KeyError, IndexError, RuntimeError, ImportError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:                       # the model's own code, on what the user gave
             first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise ExportError(f"{type(processor).__name__} refuses the {kind} or the prompt: {first}",
                               code="export.processor", where=str(request.video or request.image),
@@ -148,7 +150,9 @@ def _processor(checkpoint: Checkpoint) -> Any:
     with silent_transformers():
         try:
             return AutoProcessor.from_pretrained(checkpoint.directory, local_files_only=True)
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, RuntimeError, ImportError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:                       # of any library below: all mean that the files are unfit
             first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
             raise ExportError(f"the checkpoint's processor cannot be loaded: {first}", code="export.processor",
                               where=str(checkpoint.directory),
