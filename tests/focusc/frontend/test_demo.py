@@ -56,7 +56,8 @@ def test_only_nn_ops_and_plain_data_movement_are_left(demo_onnx: Path) -> None:
 
 def test_every_decoder_layer_has_the_form_that_the_back_ends_lower(demo_onnx: Path) -> None:
     for attention in [op for op in fused(demo_onnx).walk() if op.name == "nn.attention" and op.attrs["causal"]]:
-        q, k, v = (operand.op for operand in attention.operands)
+        q, k, v = (operand.op for operand in attention.operands[:3])
+        assert attention.operands[3] is None
         assert (q.name, k.name, v.name) == ("nn.rope", "nn.rope", "nn.linear")
         norms = {op.operands[0].op for op in (q.operands[0].op, k.operands[0].op, v)}
         assert len(norms) == 1
