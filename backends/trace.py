@@ -153,7 +153,7 @@ class Trace:
         for name, shape in (("heads", (5,)), ("slots", (5,)), ("retained", (layers, 5)), ("zero", (layers, 5)),
                             ("similar", (layers, 5))):
             found = getattr(self, name)
-            if found.shape != shape or found.dtype != np.int64 or not layers:
+            if found.shape != shape or found.dtype != np.int64 or (not layers and len(shape) == 2):
                 raise self._bad("shape", name, f"found {found.dtype}{list(found.shape)}, expected int64"
                                 f"{list(shape) if layers else '[layers, 5] with at least one layer'}")
         for name in ("heads", "slots"):

@@ -93,9 +93,10 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """All arrays of an `.npz`; nothing is unpickled. CompileError `trace.format` if it is not one."""
     where = os.fspath(path)
     try:
-        with np.load(path, allow_pickle=False) as data:
-            if not hasattr(data, "files"):
-                raise fail("trace.format", "not a trace: one array without a name (.npy)", Loc(where), hint=_HINT)
+        archive = np.load(path, allow_pickle=False)
+        if not hasattr(archive, "files"):
+            raise fail("trace.format", "not a trace: one array without a name (.npy)", Loc(where), hint=_HINT)
+        with archive as data:
             return {name: data[name] for name in data.files}
     except CompileError:
         raise

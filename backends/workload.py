@@ -299,9 +299,9 @@ def _record(cls: Any, data: Mapping[str, Any], prefix: str, at: Any) -> Any:
         return cls(**values)
     except CompileError as error:
         found = error.diagnostics[0]
-        key = found.message.split(" ", 1)[0]
-        code_key = found.code.removeprefix("workload.")
-        raise fail(found.code, found.message, at(key if key.startswith(prefix or key) else code_key),
+        key = found.message.split(" ", 1)[0]  # messages begin with the key, or the code ends in it
+        known = key.removeprefix(prefix) in fields
+        raise fail(found.code, found.message, at(key if known else found.code.removeprefix("workload.")),
                    hint=found.hint) from None
 
 

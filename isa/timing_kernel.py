@@ -44,7 +44,7 @@ _FENCE, _LOAD, _WEIGHT, _MMA, _VECTOR, _FORWARD, _CONC, _SELECT, _STORE = range(
 _ISSUE_C, _QUEUE_C, _DRAM_C, _WEIGHT_C, _STREAM_C, _TILE_C, _SCATTER_C, _FENCE_C, _FILL_C, _ROOM_C = range(10)
 _ALLOC, _TAKEN, _RECLAIM, _ITEM, _SLICE, _ISSUED = range(6)
 (_SCATTERED, _SCATTER_BEFORE, _SCATTER_LAST, _PASS_START, _NOW, _FRONTIER, _ALL_WRITES, _FENCES, _PENDING_END, _ISSUE,
- _START, _END, _WORK, _HELD, _RUN_START, _RUN_END, _CURSOR, _BUSY, _STALL) = (int(m) for m in list(Misc)[:19])
+ _START, _END, _WORK, _HELD, _RUN_START, _RUN_END, _TOUCHED, _CURSOR, _BUSY, _STALL) = (int(m) for m in list(Misc)[:20])
 _LAST_SLOT, _OPEN_FORWARD, _PENDING, _POPPED, _FIRST, _BASE, _NODE = (int(n) for n in list(Num)[:7])
 _ROW, _OFFSET, _COMMAND, _PLACE = (int(i) for i in Item)
 _ISSUE_W, _FENCE_W, _START_W, _END_W = (int(w) for w in When)
@@ -227,6 +227,7 @@ def _take(s: Any, ch: int, time: float) -> None:
 def _mark_read(s: Any, w: int, time: float) -> None:
     if w >= 0 and s.win[2, w] < time:
         s.win[2, w] = time
+        s.misc[_TOUCHED + 1] = max(s.misc[_TOUCHED + 1], time)
 
 
 @compiled
@@ -257,7 +258,9 @@ def _mma(s: Any, c: int, offset: int) -> bool:
     dense = t[c, _UNIQUE] < 0
     pipelined = misc[_PIPELINED] > 0.0
     chunk, across, array_rows = int(misc[_CHUNK]), int(misc[_ACOLS]), int(misc[_AROWS])
-    ready = max(issue, _ready(s, t[c, _DST], word(1), word(1)))
+    ready = issue
+    if misc[_TOUCHED + 1] > misc[_CURSOR + _MXU]:  # else the array comes later than everything it could wait for
+        ready = max(issue, _ready(s, t[c, _DST], word(1), word(1)))
     feed = _STREAM_C if t[t[c, _FEED_A], _KIND] == _FORWARD else _DRAM_C
     scatter = math.ceil(rows / misc[_SCATTER_ROWS])
     width = t[c, _WIDTH]
@@ -339,6 +342,7 @@ def _mma(s: Any, c: int, offset: int) -> bool:
     misc[_END] = done
     w = t[c, _DST]
     s.win[0, w] = max(s.win[0, w], done)
+    misc[_TOUCHED] = max(misc[_TOUCHED], done)
     if misc[_WORK] > 0.0:
         _run_of_node(s, s.node[c])
     return True
@@ -386,9 +390,11 @@ def _vector(s: Any, c: int) -> bool:
     while s.num[_OPEN_FORWARD] > s.channel[0, _ITEM]:  # a `fwd` is still open: its engine is this one
         if not _advance(s, word(0), word(1)):
             return False
-    yes, no = word(1), word(0)
-    ready = max(_ready(s, t[c, _DST], yes, no), max(_ready(s, t[c, _A], no, no), _ready(s, t[c, _B], no, no)))
-    start = max(max(s.misc[_CURSOR + _VEC], issue), ready)
+    start = max(s.misc[_CURSOR + _VEC], issue)
+    if max(s.misc[_TOUCHED], s.misc[_TOUCHED + 1]) > start:  # else there is nothing that it could wait for
+        yes, no = word(1), word(0)
+        ready = max(_ready(s, t[c, _DST], yes, no), max(_ready(s, t[c, _A], no, no), _ready(s, t[c, _B], no, no)))
+        start = max(start, ready)
     _begin(s, word(_VEC), issue, start, word(_TILE_C))
     s.misc[_START] = s.misc[_CURSOR + _VEC] = start
     if t[c, _KIND] == _FORWARD:
@@ -413,6 +419,7 @@ def _vector(s: Any, c: int) -> bool:
     s.misc[_CURSOR + _VEC] = s.misc[_END] = whole
     if t[c, _DST] >= 0:
         s.win[1, t[c, _DST]] = max(s.win[1, t[c, _DST]], whole)
+        s.misc[_TOUCHED + 1] = max(s.misc[_TOUCHED + 1], whole)
     _mark_read(s, t[c, _A], whole)
     _mark_read(s, t[c, _B], whole)
     return True

@@ -94,6 +94,8 @@ class Misc(IntEnum):
     RUN_START = 36
     """Start of the first and end of the last array command of the running node."""
     RUN_END = 37
+    TOUCHED = 38
+    """Latest end of any write to a tile window by the array, and of any other write or read."""
     CURSOR = 40
     """Per engine: end of its last work."""
     BUSY = 48
