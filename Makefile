@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= 2
 DEMO_OUT ?= demo-out
 
-.PHONY: help demo test lint bench agreement docs figures train-demo clean
+.PHONY: help demo test lint bench agreement docs figures reproduce train-demo clean
 
 help:
 	@echo "make demo        export the demo model, compile it dense and concentrated, emulate both, compare (3 minutes)"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench       emulator throughput next to onnxruntime"
 	@echo "make agreement   emulator, interpreter and onnxruntime against each other on 200 questions"
 	@echo "make figures     accuracy, sparsity, cycles and energy of every concentration method and control"
+	@echo "make reproduce   the published tables and figures with ours beside them, under build/reproduce"
 	@echo "make train-demo  train the demo model again"
 	@echo "make docs        the documentation as HTML under build/docs"
 
@@ -56,6 +57,9 @@ agreement: $(VENV)/.demo-ready
 
 figures: $(VENV)/.demo-ready
 	$(BIN)/python benchmarks/accuracy.py
+
+reproduce: $(VENV)/.demo-ready
+	$(BIN)/focusc reproduce --accounting both -o build/reproduce
 
 train-demo: $(VENV)/.demo-ready
 	$(BIN)/python -m focusc.models.demo.train

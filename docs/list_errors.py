@@ -39,7 +39,7 @@ AREAS = {
     "config": "the options file (`--config`)",
     "container": "program files (`.fbin`)",
     "cost": "the cost models (`focusc.backends.cost`)",
-    "counts": "recorded traces (`--record-trace`, `--trace`)",
+    "counts": "counts of a run in a trace file (`--record-trace`, `--trace`)",
     "export": "`focusc export`",
     "file": "files in general",
     "hardware": "hardware descriptions",
@@ -56,16 +56,19 @@ AREAS = {
     "pass": "passes and pipelines",
     "patches": "the picture of patches",
     "program": "programs",
+    "reproduce": "`focusc reproduce`",
     "resource": "weights of IR files",
     "rewrite": "rewriting the IR from Python",
     "run": "execution, by the interpreter or the emulator",
     "tile": "tile sizes and buffers",
+    "trace": "traces (`focusc trace`, `--trace`)",
     "timeline": "timelines",
     "timing": "timing",
     "target": "targets",
     "text": "text files",
     "type": "types of IR values",
     "value": "values of the IR",
+    "workload": "workloads (`focusc workload`)",
 }
 
 

@@ -44,7 +44,8 @@ def _cpu_seconds(*arguments: str) -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-COMMANDS = ("export", "ops", "compile", "opt", "run", "simulate", "objdump", "asm", "compare", "demo", "workload")
+COMMANDS = ("export", "ops", "compile", "opt", "run", "simulate", "objdump", "asm", "compare", "demo", "workload",
+            "reproduce")
 ANSWERS = [("--help",), ("--version",), *((command, "--help") for command in COMMANDS)]
 
 

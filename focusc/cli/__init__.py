@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from focusc.cli import asm, compare, compile, demo, export, objdump, ops, opt, run, simulate, trace, workload
+from focusc.cli import asm, compare, compile, demo, export, objdump, ops, opt, reproduce, run, simulate, trace, workload
 from focusc.cli.common import guarded
 
 if TYPE_CHECKING:
@@ -73,6 +73,7 @@ app.command("asm")(asm.command)
 app.command("compare")(compare.command)
 app.command("demo")(demo.command)
 app.command("workload")(workload.command)
+app.command("reproduce")(reproduce.command)
 app.add_typer(trace.app, name="trace")
 
 
