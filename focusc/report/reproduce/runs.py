@@ -54,7 +54,7 @@ class Runs:
         return [run for run in self.runs if (*run, "cmc") not in self.rows]
 
     def trace(self, row: Mapping[str, Any], run: tuple[str, str] | None = None) -> Any:
-        """The uniform trace (`backends.trace`) whose MACs are those of a published row of Focus, on its run or `run`."""
+        """The uniform trace whose MACs are those of the published row of Focus, on its run or `run`."""
         workload, dataset = run or (row["workload"], row["dataset"])
         key = (workload, dataset, float(row["macs"]))
         if key not in self._traces:
