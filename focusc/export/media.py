@@ -20,7 +20,7 @@ def read_image(path: Path) -> Frames:
 
     try:
         with Image.open(path) as picture:
-            return np.asarray(picture.convert("RGB"))
+            return np.array(picture.convert("RGB"))
     except (UnidentifiedImageError, OSError) as error:
         raise ExportError(f"this picture cannot be read: {getattr(error, 'strerror', None) or error}",
                           code="export.image", where=str(path), hint="PNG, JPEG and WebP are read") from None

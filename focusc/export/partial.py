@@ -168,6 +168,7 @@ class PartialEvaluation(TorchFunctionMode):
                  constants: Mapping[torch.Tensor, torch.Tensor]) -> None:
         super().__init__()
         self.recorded: dict[str, int] = {}
+        self._constants: dict[tuple[Any, ...], tuple[torch.Tensor, torch.Tensor]] = {}
         self._twins = WeakIdKeyDictionary(dict(twins))
         self._replaced = WeakIdKeyDictionary(dict(constants))
 
@@ -209,6 +210,7 @@ class PartialEvaluation(TorchFunctionMode):
 
     def _trace(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Into the graph; known tensors become constants of it."""
+        args, kwargs = tree_map_only(torch.Tensor, self._shared, (args, kwargs))
         try:
             with _compiling():
                 rewritten = REWRITES[name](func, args, kwargs) if name in REWRITES else NotImplemented
@@ -219,6 +221,17 @@ class PartialEvaluation(TorchFunctionMode):
             if isinstance(tensor, torch.Tensor) and any(isinstance(size, torch.SymInt) for size in tensor.shape):
                 raise DataDependent(name, call_site(), ": the shape of its result is not known")
         return result
+
+    def _shared(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The same constant for equal views of one known tensor: layers take their own views of one rotary table."""
+        if is_traced(tensor):
+            return tensor
+        with untraced():
+            key = (tensor.untyped_storage().data_ptr(), tensor.storage_offset(), tuple(tensor.shape), tensor.stride(),
+                   tensor.dtype, tensor._version)
+            if key not in self._constants:               # a copy, since the model may write into its tensor later
+                self._constants[key] = (tensor, tensor.clone())
+        return self._constants[key][1]
 
     def _settle(self, func: Callable[..., Any], name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """On twins: known results where values are decided upon, a traced result with its twin where they move on."""

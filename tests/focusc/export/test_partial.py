@@ -110,6 +110,29 @@ def test_tables_computed_from_buffers_are_constants() -> None:
     assert not any("cos" in name or "arange" in name for name in targets(check(body)))
 
 
+def test_views_of_one_table_are_one_constant() -> None:
+    def body(self: Model, ids: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+        table = torch.cos(torch.arange(48.0).reshape(6, 8))
+        x = self.embed(ids)
+        for _ in range(4):
+            x = x * table.unsqueeze(0) + self.project(pixels).sum()
+        return x
+
+    program = of(body).trace()
+    assert len(program.constants) == 1
+    check(body)
+
+
+def test_a_constant_that_changes_after_its_use() -> None:
+    def body(self: Model, ids: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+        table = torch.arange(8.0)
+        x = self.embed(ids) * table
+        table += 1
+        return x * table + self.project(pixels).sum()
+
+    check(body)
+
+
 def test_a_constant_that_is_filled_with_traced_values() -> None:
     def body(self: Model, ids: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
         rows = torch.zeros(6, 8)
