@@ -187,7 +187,8 @@ class Trainer:
                                    thinning=packed.Thinning())
             else:
                 step -= r.pair_steps
-                scale = r.rate * float(np.interp(step, *zip(*r.cooldown, strict=True)))
+                steps, shares = zip(*r.cooldown, strict=True)
+                scale = r.rate * float(np.interp(step, steps, shares))
                 thinning = thinning_at(np.random.default_rng([r.seed, 3, step]), early=step < r.concentrated)
                 self.question_step(2, step, scale, videos=12, questions=12, frames=8, thinning=thinning)
         self.save()
