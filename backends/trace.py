@@ -99,30 +99,37 @@ class Trace:
 
     def check(self, workload: Workload) -> None:
         """CompileError `trace.workload` unless the trace is one of this workload, with its schedule."""
-        slots = [-(-width // 32) for width in (workload.width, workload.q_width, workload.q_width, workload.width,
-                                               workload.ffn)]
+        slots = [
+            -(-width // 32)
+            for width in (workload.width, workload.q_width, workload.q_width, workload.width, workload.ffn)
+        ]
         retained = np.array([[before] * 3 + [after] * 2 for before, after in workload.retained()], np.int64)
-        for name, found, expected in (("tokens", self.tokens, workload.visual_tokens),
-                                      ("layers", self.layers, workload.layers),
-                                      ("slots", self.columns.tolist(), slots)):
+        for name, found, expected in (
+            ("tokens", self.tokens, workload.visual_tokens),
+            ("layers", self.layers, workload.layers),
+            ("slots", self.columns.tolist(), slots),
+        ):
             if found != expected:
-                raise self._bad("workload", name, f"found {found}, workload {workload.name} has {expected}")
+                raise self._error("trace.workload", f"found {found}, workload {workload.name} has {expected}", name)
         wrong = self.retained != retained
         if wrong.any():
             i, j, place = self._at(wrong)
-            raise self._bad("workload", "retained" + place, f"found {self.retained[i, j]} tokens, the schedule of "
-                            f"{workload.name} leaves {retained[i, j]}")
+            raise self._error(
+                "trace.workload",
+                f"found {self.retained[i, j]} tokens, the schedule of {workload.name} leaves {retained[i, j]}",
+                "retained" + place,
+            )
 
     def unique_of(self, layer: int, site: str) -> Counts:
         """Unique vectors int32[tiles, H x V] of a site. CompileError if the trace has only the sums."""
         if self.unique is None:
-            raise self._bad("unique", "unique", "the trace has sums only, no counts per tile and slot")
+            raise self._error("trace.unique", "the trace has sums only, no counts per tile and slot", "unique")
         return self._part(self.unique, self.tiles, layer, site_number(site))
 
     def links_of(self, layer: int, site: str) -> Counts:
         """Roots int32[T, H x V] of a site. CompileError if the trace has no link table."""
         if self.links is None:
-            raise self._bad("links", "links", "the trace has no link table")
+            raise self._error("trace.links", "the trace has no link table", "links")
         return self._part(self.links, self.retained, layer, site_number(site))
 
     def tile_rows(self, layer: int, site: str) -> Ints:
@@ -142,23 +149,35 @@ class Trace:
         return flat[start : start + int(sizes[index])].reshape(int(rows[layer, site]), int(self.columns[site]))
 
     # -- checks -------------------------------------------------------------------------------------------------------
-    def _bad(self, code: str, array: str, message: str, hint: str = "") -> CompileError:
-        return fail(f"trace.{code}", f"{array}: {message}", Loc(self.where), hint=hint)
+    def _error(self, code: str, message: str, array: str) -> CompileError:
+        """What is wrong with an array (or a place in it), in the file that the trace was read from."""
+        return fail(code, f"{array}: {message}", Loc(self.where))
 
     def _check_tables(self) -> None:
         if self.tokens < 1 or self.m < 1:
             name, found = ("tokens", self.tokens) if self.tokens < 1 else ("m", self.m)
-            raise self._bad("value", name, f"found {found}, expected at least 1")
+            raise self._error("trace.value", f"found {found}, expected at least 1", name)
         layers = len(self.retained) if self.retained.ndim else 0
-        for name, shape in (("heads", (5,)), ("slots", (5,)), ("retained", (layers, 5)), ("zero", (layers, 5)),
-                            ("similar", (layers, 5))):
+        for name, shape in (
+            ("heads", (5,)),
+            ("slots", (5,)),
+            ("retained", (layers, 5)),
+            ("zero", (layers, 5)),
+            ("similar", (layers, 5)),
+        ):
             found = getattr(self, name)
             if found.shape != shape or found.dtype != np.int64 or (not layers and len(shape) == 2):
-                raise self._bad("shape", name, f"found {found.dtype}{list(found.shape)}, expected int64"
-                                f"{list(shape) if layers else '[layers, 5] with at least one layer'}")
+                raise self._error(
+                    "trace.shape",
+                    f"found {found.dtype}{list(found.shape)}, expected int64"
+                    f"{list(shape) if layers else '[layers, 5] with at least one layer'}",
+                    name,
+                )
         for name in ("heads", "slots"):
             if (getattr(self, name) < 1).any():
-                raise self._bad("value", name, f"found {getattr(self, name).tolist()}, expected at least 1 everywhere")
+                raise self._error(
+                    "trace.value", f"found {getattr(self, name).tolist()}, expected at least 1 everywhere", name
+                )
 
     def _at(self, table: Any) -> tuple[int, int, str]:
         """First place where a boolean table is true: layer, column, text."""
@@ -169,39 +188,57 @@ class Trace:
         wrong = (self.retained < 1) | (self.retained > self.tokens)
         if wrong.any():
             i, j, place = self._at(wrong)
-            raise self._bad("retained", "retained" + place, f"found {self.retained[i, j]} tokens, expected 1 to "
-                            f"{self.tokens}")
+            raise self._error(
+                "trace.retained", f"found {self.retained[i, j]} tokens, expected 1 to {self.tokens}", "retained" + place
+            )
         before, after = self.retained[:, :3], self.retained[:, 3:]
         for part, first in ((before, 0), (after, 3)):
             wrong = part != part[:, :1]
             if wrong.any():
                 i, j = (int(v) for v in np.argwhere(wrong)[0])
-                raise self._bad("schedule", f"retained[layer {i}, {SITES[first + j]}]", f"found {part[i, j]} tokens, "
-                                f"expected {part[i, 0]} as at {SITES[first]}: tokens are dropped only between "
-                                "o_proj and gate_proj")
+                raise self._error(
+                    "trace.schedule",
+                    f"found {part[i, j]} tokens, "
+                    f"expected {part[i, 0]} as at {SITES[first]}: tokens are dropped only between "
+                    "o_proj and gate_proj",
+                    f"retained[layer {i}, {SITES[first + j]}]",
+                )
         flow = np.stack([before[:, 0], after[:, 0]], axis=1).reshape(-1)
         rises = np.flatnonzero(np.diff(flow) > 0)
         if rises.size:
             i = int(rises[0]) + 1
-            raise self._bad("schedule", f"retained[layer {i // 2}, {SITES[3 * (i % 2)]}]", f"found {flow[i]} tokens, "
-                            f"expected at most the {flow[i - 1]} before: dropped tokens do not come back")
+            raise self._error(
+                "trace.schedule",
+                f"found {flow[i]} tokens, expected at most the {flow[i - 1]} before: dropped tokens do not come back",
+                f"retained[layer {i // 2}, {SITES[3 * (i % 2)]}]",
+            )
         moved = np.flatnonzero(flow[2::2] != flow[1:-1:2])
         if moved.size:
             i = int(moved[0]) + 1
-            raise self._bad("schedule", f"retained[layer {i}, q_proj]", f"found {flow[2 * i]} tokens, expected the "
-                            f"{flow[2 * i - 1]} that layer {i - 1} leaves")
+            raise self._error(
+                "trace.schedule",
+                f"found {flow[2 * i]} tokens, expected the {flow[2 * i - 1]} that layer {i - 1} leaves",
+                f"retained[layer {i}, q_proj]",
+            )
         pruned = (self.tokens - self.retained) * self.columns
         for name, table, low in (("zero", self.zero, pruned), ("similar", self.similar, np.zeros_like(pruned))):
             wrong = (table < low) | (table > self.elements)
             if wrong.any():
                 i, j, place = self._at(wrong)
-                raise self._bad("value", name + place, f"found {table[i, j]} vectors, expected {low[i, j]} to "
-                                f"{self.elements[j]}")
+                raise self._error(
+                    "trace.value",
+                    f"found {table[i, j]} vectors, expected {low[i, j]} to {self.elements[j]}",
+                    name + place,
+                )
         wrong = self.zero + self.similar > self.elements
         if wrong.any():
             i, j, place = self._at(wrong)
-            raise self._bad("value", "similar" + place, f"found {self.similar[i, j]} similar and {self.zero[i, j]} "
-                            f"zero vectors, together more than the {self.elements[j]} there are")
+            raise self._error(
+                "trace.value",
+                f"found {self.similar[i, j]} similar and {self.zero[i, j]} "
+                f"zero vectors, together more than the {self.elements[j]} there are",
+                "similar" + place,
+            )
 
     def _check_unique(self, unique: Counts) -> None:
         sizes = self.tiles * self.columns
@@ -213,13 +250,20 @@ class Trace:
                 wrong = (found < 1) | (found > rows)
                 if wrong.any():
                     tile, slot = (int(v) for v in np.argwhere(wrong)[0])
-                    raise self._bad("unique", f"unique[layer {layer}, {site}, tile {tile}, slot {slot}]",
-                                    f"found {found[tile, slot]} unique vectors, expected 1 to the {rows[tile, 0]} "
-                                    "retained tokens of the tile")
+                    raise self._error(
+                        "trace.unique",
+                        f"found {found[tile, slot]} unique vectors, expected 1 to the {rows[tile, 0]} "
+                        "retained tokens of the tile",
+                        f"unique[layer {layer}, {site}, tile {tile}, slot {slot}]",
+                    )
                 total = int(self.retained[layer, j] * self.columns[j] - self.similar[layer, j])
                 if int(found.sum()) != total:
-                    raise self._bad("unique", f"unique[layer {layer}, {site}]", f"the counts add up to {found.sum()}, "
-                                    f"expected {total}: retained vectors less the {self.similar[layer, j]} similar")
+                    raise self._error(
+                        "trace.unique",
+                        f"the counts add up to {found.sum()}, "
+                        f"expected {total}: retained vectors less the {self.similar[layer, j]} similar",
+                        f"unique[layer {layer}, {site}]",
+                    )
 
     def _check_links(self, links: Counts) -> None:
         self._check_flat("links", links, int((self.retained * self.columns).sum()), "retained tokens x slots")
@@ -231,28 +275,46 @@ class Trace:
                 name = f"links[layer {layer}, {site}"
                 if wrong.any():
                     token, slot = (int(v) for v in np.argwhere(wrong)[0])
-                    raise self._bad("links", f"{name}, token {token}, slot {slot}]", f"found root {found[token, slot]},"
-                                    f" expected {token // self.m * self.m} to {token}: a token of the same m-tile, "
-                                    "not later")
+                    raise self._error(
+                        "trace.links",
+                        f"found root {found[token, slot]},"
+                        f" expected {token // self.m * self.m} to {token}: a token of the same m-tile, "
+                        "not later",
+                        f"{name}, token {token}, slot {slot}]",
+                    )
                 wrong = np.take_along_axis(found, found.astype(np.int64), 0) != found
                 if wrong.any():
                     token, slot = (int(v) for v in np.argwhere(wrong)[0])
-                    raise self._bad("links", f"{name}, token {token}, slot {slot}]", f"found root {found[token, slot]},"
-                                    " which is linked itself; expected the end of the chain")
+                    raise self._error(
+                        "trace.links",
+                        f"found root {found[token, slot]}, which is linked itself; expected the end of the chain",
+                        f"{name}, token {token}, slot {slot}]",
+                    )
                 roots = found == row
                 if self.unique is not None:
                     per_tile = np.add.reduceat(roots, np.arange(0, len(found), self.m), axis=0)
                     wrong = per_tile != self._part(self.unique, self.tiles, layer, j)
                     if wrong.any():
                         tile, slot = (int(v) for v in np.argwhere(wrong)[0])
-                        raise self._bad("links", f"{name}, tile {tile}, slot {slot}]", f"{per_tile[tile, slot]} roots, "
-                                        "expected as many as `unique` says: "
-                                        f"{self._part(self.unique, self.tiles, layer, j)[tile, slot]}")
+                        raise self._error(
+                            "trace.links",
+                            f"{per_tile[tile, slot]} roots, "
+                            "expected as many as `unique` says: "
+                            f"{self._part(self.unique, self.tiles, layer, j)[tile, slot]}",
+                            f"{name}, tile {tile}, slot {slot}]",
+                        )
                 elif int(roots.sum()) != int(self.retained[layer, j] * self.columns[j] - self.similar[layer, j]):
-                    raise self._bad("links", name + "]", f"{roots.sum()} roots, but `similar` leaves "
-                                    f"{self.retained[layer, j] * self.columns[j] - self.similar[layer, j]}")
+                    raise self._error(
+                        "trace.links",
+                        f"{roots.sum()} roots, but `similar` leaves "
+                        f"{self.retained[layer, j] * self.columns[j] - self.similar[layer, j]}",
+                        name + "]",
+                    )
 
     def _check_flat(self, name: str, flat: Counts, size: int, what: str) -> None:
         if flat.shape != (size,) or flat.dtype != np.int32:
-            raise self._bad("shape", name, f"found {flat.dtype}{list(flat.shape)}, expected int32[{size}]: {what} of "
-                            "all layers and sites")
+            raise self._error(
+                "trace.shape",
+                f"found {flat.dtype}{list(flat.shape)}, expected int32[{size}]: {what} of all layers and sites",
+                name,
+            )
