@@ -9,10 +9,11 @@ from .conftest import Cli
 COMMANDS = {
     "export": ["-o", "--opset", "--json"],
     "ops": ["--json", "--sites"],
-    "compile": ["-o", "--target", "--concentrate", "--config", "--dump-ir", "--verify-each", "--json"],
+    "compile": ["-o", "--target", "--concentrate", "--config", "--dump-ir", "--verify-each", "--no-weights", "--json"],
     "opt": ["-p", "-o", "--json"],
     "run": ["--inputs", "-o", "--stats", "--timeline", "--record-trace", "--array", "--json"],
     "simulate": ["--trace", "--stats", "--json"],
+    "workload": ["-o", "--frames", "--variant", "--layers", "--json"],
     "objdump": ["-h", "-d", "-S", "-t", "--json"],
     "asm": ["-o", "--json"],
     "compare": ["--samples", "--json"],
