@@ -27,7 +27,7 @@ from focusc.driver.comparison import Sample, held_out, reference, top1
 from focusc.driver.compiler import FRONT, Compilation
 from focusc.driver.execution import Runner
 from focusc.driver.passes import run_pipeline
-from focusc.ir import Executor, Module, Op
+from focusc.ir import Executor, Module, Op, TensorType
 from focusc.ir.concentration import similarity
 from focusc.isa import Program
 from focusc.isa.emulator import Emulator, SicEvent, TopkEvent
@@ -90,7 +90,8 @@ class Watch:
 
     def run(self, program: Program, module: Module, inputs: Mapping[str, Array]) -> None:
         """Execute the program of `module`; the first weight load after a `sec.init` says where the keys lie."""
-        shapes = [op.operands[1].type.shape for op in _importances(module)]
+        keys = [op.operands[1] for op in _importances(module)]
+        shapes = [key.type.shape for key in keys if key is not None and isinstance(key.type, TensorType)]
         session = Emulator(program, observe=self).session(inputs)
         started = False
         for _, opcode, fields in session.commands():

@@ -1,5 +1,6 @@
 """Attribute values: their canonical form and their comparison."""
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ def canonical(value: Any, depth: int = 0) -> Any:
         return Resource("", value)
     for plain in (int, float, str):  # subclasses: enum members, str subclasses
         if isinstance(value, plain):
-            return cast("int | float | str", plain(value))
+            return plain(value)
     raise fail(
         "attr.type",
         f"an attribute value has type {kind.__name__}; expected int, float, bool, str, list, dict or Resource",

@@ -5,6 +5,7 @@ its last use. An op with regions gets one callable per region: it takes the bloc
 values as a tuple.
 """
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping

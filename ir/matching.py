@@ -1,5 +1,6 @@
 """Structural matching for import rules and passes: what a value is made of, never what it is called."""
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence

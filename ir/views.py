@@ -5,6 +5,7 @@ is a repetition. Two chains with the same view are the same function, whatever o
 rebuild views instead of matching op sequences.
 """
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 import math

@@ -6,6 +6,7 @@ BYTES, "digest"`, `.const_absent BYTES` (constants without values), `.debug "ir"
 `.loc N` (debug entry of the instructions that follow, -1 for none). Comments start with `;` or `#`.
 """
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 import functools

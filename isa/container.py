@@ -11,6 +11,7 @@ A container is untrusted: every bound and checksum is verified before use, JSON 
 are memory-mapped, and nothing in the file is executed.
 """
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 import hashlib
@@ -168,7 +169,7 @@ def read_sections(path: str | os.PathLike[str]) -> tuple[Header, list[Section], 
     file = Path(path)
     data = _open(file)
     name = str(file)
-    if len(data) < 8 or data[:8] != MAGIC:
+    if len(data) < 8 or bytes(data[:8]) != MAGIC:
         text = bytes(data[:8]) == b"" and "the file is empty" or "the file does not start with the magic of a .fbin"
         raise FormatError("container.magic", text, file=name, offset=0,
                           hint="compile a model with `focusc compile`, or assemble text with `focusc asm`")

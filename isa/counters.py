@@ -7,6 +7,7 @@ read again for every row that it serves. SIC's bytes are those of the published 
 the map is written when it is made and when a load brings it back.
 """
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 from dataclasses import dataclass

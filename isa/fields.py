@@ -5,6 +5,7 @@ an instruction declares them, lowest bits first; a field that would straddle a l
 that the sequencer resolves is `R[register] + immediate` (with r0 = 0), so that expansion needs no case by field kind.
 """
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 import math

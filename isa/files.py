@@ -6,7 +6,7 @@ import contextlib
 import os
 import secrets
 import stat
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,7 +16,7 @@ __all__ = ["atomic_open", "atomic_write"]
 
 
 @contextlib.contextmanager
-def atomic_open(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def atomic_open(path: str | os.PathLike[str]) -> Generator[BinaryIO]:
     """A binary file that becomes `path` when the block ends without an exception.
 
     Written in the target's folder, flushed to disk, then renamed. Where the system can, the file has no name until it

@@ -1,5 +1,6 @@
 """Contents of a container's structured sections: canonical JSON out, strictly validated JSON in."""
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 import json

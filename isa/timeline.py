@@ -5,6 +5,7 @@ trace-event format. One slice a command, named by instruction and source node; a
 array takes the next one, although its drain or scatter may end later.
 """
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportMissingTypeStubs=false
 from __future__ import annotations
 
 import json

@@ -7,7 +7,7 @@ from focusc.backends.lower import attention, concentrate, data, elementwise, gem
 from focusc.backends.lower.context import HANDLERS, Lowering
 from focusc.backends.lower.views import View
 from focusc.backends.options import Tiling
-from focusc.ir import CompileError, Diagnostic, Module, Op, TensorType
+from focusc.ir import BufferType, CompileError, Diagnostic, Module, Op, TensorType
 from focusc.ir.diagnostics import fail
 
 __all__ = ["attention", "concentrate", "data", "elementwise", "gemm", "lower_module", "norm", "refusals", "transpose"]
@@ -32,7 +32,7 @@ def lower_module(module: Module, tiling: Tiling) -> Module:
         if whole is None:
             whole = low.allocate(view.rows, view.cols, name)
             data.copy(low, module.body.ops[-1], view, whole)
-        elif (whole.row, whole.rows) != (0, whole.buffer.type.shape[0]):
+        elif (whole.row, whole.rows) != (0, buffer_rows(whole)):
             alias = low.emit.op("tile.view", whole.buffer, shape=(whole.rows, whole.cols), offset=whole.offset)
             whole = View(alias, 0, 0, whole.rows, whole.cols, whole.cols, whole.dtype)
         outputs[name] = low.emit.op("tile.read", whole.buffer, shape=value.type.shape, dtype=value.type.dtype)
@@ -48,6 +48,12 @@ def lower_module(module: Module, tiling: Tiling) -> Module:
         for n in low.nodes.values()
     ]
     return low.emit.b.module(module.name, outputs, {**module.attrs, "nodes": nodes, "level": "tile"})
+
+
+def buffer_rows(view: View) -> int:
+    """Rows of the buffer that a window looks into."""
+    assert isinstance(view.buffer.type, BufferType)
+    return view.buffer.type.shape[0]
 
 
 def refusals(module: Module, tiling: Tiling) -> list[Diagnostic]:

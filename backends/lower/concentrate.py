@@ -9,7 +9,7 @@ from focusc.backends.lower.context import Lowering, handles
 from focusc.backends.lower.data import move_rows
 from focusc.backends.lower.emit import Ix
 from focusc.backends.lower.views import ConcView, View, matrix_shape
-from focusc.ir import Op, TokensType, Value
+from focusc.ir import Op, TensorType, TokensType, Value
 from focusc.ir.diagnostics import fail
 from focusc.ir.ops.tile_vector import LOWEST
 
@@ -105,7 +105,7 @@ def subset(low: Lowering, op: Op) -> None:
 def compact(low: Lowering, op: Op) -> None:
     """Keep the rows of the list."""
     x, rows = op.operands
-    assert x is not None and rows is not None
+    assert x is not None and rows is not None and isinstance(x.type, TensorType)
     if op.attrs["axis"] % x.type.rank != x.type.rank - 2 or matrix_shape(x.type)[0] != x.type.shape[-2]:
         raise fail(
             "lower.compact",

@@ -313,8 +313,9 @@ class Lowering:
 
     def dense_rows(self, op: Op) -> tuple[int, bool]:
         """(rows that the first operand of `op` would have unpruned, whether the op works on the decoder's sequence)."""
-        assert op.operands[0] is not None
-        shape = op.operands[0].type.shape
+        x = op.operands[0]
+        assert x is not None and isinstance(x.type, TensorType | ConcentratedType)
+        shape = x.type.shape
         rows = math.prod(shape[:-1])
         full = self.lengths.get(rows) if op in self.reads_text and len(shape) >= 2 and shape[-2] == rows else None
         return (rows, False) if full is None else (full, True)

@@ -79,7 +79,7 @@ def copy(low: Lowering, op: Op, source: View, target: View) -> None:
 def reshape(low: Lowering, op: Op) -> None:
     """Another matrix over the same elements."""
     x = op.operands[0]
-    assert x is not None
+    assert x is not None and isinstance(x.type, TensorType) and isinstance(op.results[0].type, TensorType)
     if x.type.dtype != op.results[0].type.dtype and {x.type.dtype, op.results[0].type.dtype} not in (
         {"i64", "i32"},
         {"f32", "f16"},
@@ -137,7 +137,8 @@ def slice_(low: Lowering, op: Op) -> None:
 def gather(low: Lowering, op: Op) -> None:
     """One row at a constant index is a window."""
     x, index = op.operands
-    assert x is not None and index is not None and isinstance(x.type, TensorType)
+    assert x is not None and index is not None
+    assert isinstance(x.type, TensorType) and isinstance(index.type, TensorType)
     rank = x.type.rank
     if (
         index.op is None

@@ -11,7 +11,7 @@ from focusc.backends.lower.emit import Ix, Loop
 from focusc.backends.lower.gemm import ACTIVATIONS, rotary
 from focusc.backends.lower.views import View, matrix_shape
 from focusc.backends.mapping import Rows
-from focusc.ir import Op, Value
+from focusc.ir import Op, TensorType, Value
 from focusc.ir.diagnostics import fail
 
 BINARY = {"tensor.add": "add", "tensor.sub": "sub", "tensor.mul": "mul", "tensor.max": "max"}
@@ -35,6 +35,7 @@ class Repeat:
     @staticmethod
     def of(operand: Value, result: Value, op: Op) -> Repeat:
         """Read it off the shapes; CompileError for a broadcast that is neither over leading nor over trailing axes."""
+        assert isinstance(result.type, TensorType) and isinstance(operand.type, TensorType)
         wanted = result.type.shape[:-1]
         found = operand.type.shape[:-1]
         found = (1,) * (len(wanted) - len(found)) + found

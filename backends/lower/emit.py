@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import Any
 
 from focusc.ir import Block, Builder, IndexType, Loc, Value
 
@@ -76,11 +77,11 @@ class Emit:
         finally:
             self.b.block = inner
 
-    def op(self, name: str, *operands: Value | None, **attrs: object) -> Value:
+    def op(self, name: str, *operands: Value | None, **attrs: Any) -> Value:
         """Append one op with a single result."""
         return self.b.emit(name, *operands, **attrs)
 
-    def effect(self, name: str, *operands: Value | None, **attrs: object) -> None:
+    def effect(self, name: str, *operands: Value | None, **attrs: Any) -> None:
         """Append one op without results."""
         self.b.create(name, *operands, **attrs)
 
@@ -134,7 +135,7 @@ class Emit:
             self.effect("yield", *loop.yields)
         finally:
             self.b.block = outer
-        attrs = {"total": total, "step": step, "first": first}
+        attrs: dict[str, Any] = {"total": total, "step": step, "first": first}
         loop.results = self.b.create("tile.for", bound_value, *inits, regions=[block], **attrs).results
 
     # -- streams -------------------------------------------------------------------------------------------------
@@ -167,7 +168,7 @@ class Emit:
         r = Ix.of(rows)
         return self.op("tile.load_index", buf, index, self.ix(start), self.ix(r), max_rows=r.most)
 
-    def load_patch(self, buf: Value, row: Ix | int, rows: Ix | int, **window: object) -> Value:
+    def load_patch(self, buf: Value, row: Ix | int, rows: Ix | int, **window: Any) -> Value:
         """im2col rows [row, row + rows) by address generation."""
         r = Ix.of(rows)
         return self.op("tile.load_patch", buf, self.ix(row), self.ix(r), max_rows=r.most, **window)

@@ -4,6 +4,7 @@ The facts come from a module's attribute `layout`, from an ONNX file's metadata,
 through `Layout.parse`.
 """
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence

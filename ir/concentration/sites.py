@@ -5,6 +5,7 @@ A linear on concentrated rows executes, for every 32-wide slice, only the rows w
 Q*K^T, head by head. P*V runs on all rows. Vision tower, embedding and output head are outside.
 """
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -36,7 +36,7 @@ UNARY: dict[str, Callable[[Array], Array]] = {
     "neg": np.negative,
     "copy": np.copy,
 }
-BINARY: dict[str, Callable[[Array, Array], Array]] = {
+BINARY: dict[str, Callable[[Array, Any], Array]] = {
     "add": np.add,
     "sub": np.subtract,
     "mul": np.multiply,

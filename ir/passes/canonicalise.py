@@ -1,5 +1,6 @@
 """canonicalise: one spelling for everything that has several, and nothing that does nothing."""
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownLambdaType=false
 from __future__ import annotations
 
 import math

@@ -48,7 +48,7 @@ def _check(symbol: Symbol, value: Any) -> NDArray[Any]:
     if tuple(data.shape) != symbol.shape:
         raise IsaError("input.shape", f"input {name!r} has shape {list(data.shape)}, expected {list(symbol.shape)}")
     if symbol.dtype in ("f16", "bf16", "f32"):
-        if data.dtype not in (np.float16, np.float32):
+        if data.dtype.name not in ("float16", "float32"):
             hint = f"pass {name}.astype(np.float32)" if data.dtype.kind in "fiub" else ""
             raise IsaError("input.type", f"input {name!r} is {data.dtype}, expected float32 or float16", hint=hint)
         data = data.astype(np.float32, copy=False)

@@ -5,6 +5,7 @@ divides the destination's; it repeats (one column is a scalar per row, [rows x h
 be `s`, the head of the activation stream, which is taken; with two `s`, `a` is taken first.
 """
 
+# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 from collections.abc import Callable
