@@ -52,8 +52,13 @@ def command(
 ) -> None:
     """Compile a model for a target."""
     from focusc.driver import CompileOptions, compile_model, layout_facts
+    from focusc.driver.files import check_outputs, toml_file
     from focusc.report.tables import compile_table
 
+    check_outputs(
+        {"-o": output, "--dump-ir": dump_ir},
+        {"the model": model, "--config": config, "--layout": layout, "--target": toml_file(target)},
+    )
     options = CompileOptions.load(
         config,
         target=target,

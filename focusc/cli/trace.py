@@ -39,7 +39,7 @@ def synth(
 
     found = load_workload(workload, variant=variant, frames=frames, layers=layers)
     facts = synthesize_trace(
-        found, output, compression=compression, correlation=correlation, seed=seed, m=m, links=links
+        found, output, compression=compression, correlation=correlation, seed=seed, m=m, links=links, source=workload
     )
     emit(facts, json, lambda: show(trace_table(facts)))
 

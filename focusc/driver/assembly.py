@@ -6,13 +6,14 @@ import os
 from typing import Any
 
 from focusc.driver.errors import InputError
-from focusc.driver.files import existing
+from focusc.driver.files import check_outputs, existing
 
 
 def assemble_file(source: str | os.PathLike[str], output: str | os.PathLike[str]) -> dict[str, Any]:
     """Assemble `source` and write the program; returns path, instructions, bytes. AsmError names line and column."""
     from focusc.isa import assemble, save
 
+    check_outputs({"-o": output}, {"the assembly": source})
     file = existing(source, "assembly file (.fasm)")
     try:
         text = file.read_text("utf-8")

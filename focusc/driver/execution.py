@@ -13,7 +13,7 @@ import numpy as np
 
 from focusc.driver.arrays import read_npz, write_npz
 from focusc.driver.errors import InputError
-from focusc.driver.files import existing, write_text
+from focusc.driver.files import check_outputs, existing, toml_file, write_text
 from focusc.driver.load import load_program
 from focusc.driver.progress import Progress, silent
 from focusc.isa.errors import IsaError
@@ -172,6 +172,10 @@ def run_files(
     progress: Progress = silent,
 ) -> Result:
     """`focusc run`: everything from files to files. Nothing is written unless the run succeeds."""
+    check_outputs(
+        {"-o": output, "--stats": stats, "--timeline": timeline, "--record-trace": record_trace},
+        {"the program": program, "--inputs": inputs, "--target": toml_file(target)},
+    )
     progress("load", 0, 3)
     if timeline is not None and os.path.splitext(timeline)[1].lower() not in (".pftrace", ".json"):
         raise InputError(
@@ -209,6 +213,7 @@ def simulate_files(
     progress: Progress = silent,
 ) -> dict[str, Any]:
     """`focusc simulate`: statistics from a program file and a trace file."""
+    check_outputs({"--stats": stats, "--timeline": timeline}, {"the program": program, "--trace": trace})
     found = simulate(program, trace, array=array, timeline=timeline, progress=progress)
     found["digests"]["file"] = file_digest(program)
     if stats is not None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from focusc.driver.errors import InputError
-from focusc.driver.files import write_error
+from focusc.driver.files import check_outputs, write_error
 from focusc.driver.progress import Progress, silent
 
 if TYPE_CHECKING:
@@ -70,6 +70,9 @@ def export_vlm(
     from focusc.export.errors import ExportError
     from focusc.export.vlm import export_vlm as run
 
+    sample = Path(output).with_suffix(".npz")
+    given = {f"--{name}": getattr(request, name) for name in ("image", "video", "tokens", "pixels")}
+    check_outputs({"-o": output, "-o (the sample)": sample}, {"the model": source, **given})
     try:
         return run(os.fspath(source), Path(output), request=request, opset=opset, random_weights=random_weights,
                    weights=weights, progress=progress)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -47,6 +47,59 @@ def write_error(path: str | os.PathLike[str], error: OSError) -> InputError:
         where=os.fspath(path),
         hint=_HINT,
     )
+
+
+Named = Mapping[str, str | os.PathLike[str] | None]
+"""Paths by what they are to the user (an option, "the model"); None where an option was left out."""
+
+_BESIDE = {".fir": ".safetensors", ".fasm": ".const.bin", ".onnx": ".onnx.data"}
+"""Endings of files that are read and written with a file of the first ending."""
+
+
+def check_outputs(outputs: Named, inputs: Named) -> None:
+    """InputError `file.same` if an output would replace an input or another output, also through links.
+
+    Files that go with one (the weights of an IR file, of an ONNX model, the constants of assembly) count as that one;
+    an output folder must not be the one that an IR file is read from, because snapshots have names of their own there.
+    """
+    read = [(name, part) for name, path in inputs.items() for part in _with_beside(path)]
+    written: list[tuple[str, Path]] = []
+    for name, path in outputs.items():
+        parts = _with_beside(path)
+        for part in parts:
+            for kind, others in (("an input", read), ("another output", written)):
+                for other, file in others:
+                    folder = kind == "an input" and file.suffix == ".fir" and part.is_dir() and _same(part, file.parent)
+                    if folder or _same(part, file):
+                        what = "the folder of an input" if folder else f"also {kind}"
+                        raise InputError(
+                            "file.same",
+                            f"the output {name} is {what}, {other}",
+                            where=str(part),
+                            hint="give the output a name of its own; nothing was written",
+                        )
+        written += [(name, part) for part in parts]
+
+
+def toml_file(name: str | os.PathLike[str] | None) -> Path | None:
+    """`name` if it is the path of a TOML file; None if it is the name of something shipped."""
+    return Path(name) if name is not None and Path(name).suffix == ".toml" else None
+
+
+def _with_beside(path: str | os.PathLike[str] | None) -> list[Path]:
+    if path is None:
+        return []
+    file = Path(path)
+    ending = _BESIDE.get(file.suffix)
+    return [file, file.with_suffix(ending)] if ending else [file]
+
+
+def _same(a: Path, b: Path) -> bool:
+    """Whether both are one file, or would be once written."""
+    try:
+        return os.path.samefile(a, b)
+    except OSError:
+        return os.path.realpath(a) == os.path.realpath(b)
 
 
 def existing(path: str | os.PathLike[str], what: str) -> Path:

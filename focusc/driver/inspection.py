@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from focusc.driver.files import atomic_writer, write_text
+from focusc.driver.files import atomic_writer, check_outputs, write_text
 from focusc.driver.load import load_program
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ class Dump:
         """Write text that `focusc asm` turns back into the same program; its constants go into a file beside it."""
         from focusc.isa import disassemble
 
+        check_outputs({"--fasm": path}, {"the program": self.path})
         target = Path(path)
         const = target.with_suffix(".const.bin") if len(self.program.const) else None
         write_text(target, disassemble(self.program, const_file=const.name if const else None))

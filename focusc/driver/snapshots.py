@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from focusc.driver.files import write_error
+from focusc.driver.files import check_outputs, write_error
 from focusc.driver.load import load_model
 from focusc.driver.passes import check_folder, run_pipeline
 from focusc.driver.progress import Progress, silent
@@ -58,6 +58,7 @@ def opt(
     progress: Progress = silent,
 ) -> Optimised:
     """Run `pipeline` over an IR file (or an imported ONNX model) and write the result to `output`, if given."""
+    check_outputs({"-o": output, "--dump-ir": dump_ir}, {"the model": source})
     if dump_ir is not None:
         check_folder(dump_ir)
     done = run_pipeline(load_model(source), pipeline, dump_ir=dump_ir, verify_each=verify_each, progress=progress)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from focusc.driver.errors import InputError
-from focusc.driver.files import existing
+from focusc.driver.files import check_outputs, existing, toml_file
 
 if TYPE_CHECKING:
     from focusc.backends.trace import Trace
@@ -27,12 +27,14 @@ def synthesize_trace(
     seed: int = 0,
     m: int = 1024,
     links: bool = False,
+    source: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """Write a synthetic trace of a workload and return its facts."""
+    """Write a synthetic trace of a workload and return its facts; `source` is the file that the workload is from."""
     from focusc.backends.trace_file import save
     from focusc.backends.trace_synth import synthesize
 
     _check_name(output)
+    check_outputs({"-o": output}, {"the workload": toml_file(source)})
     trace = synthesize(workload, compression=compression, correlation=correlation, seed=seed, m=m, links=links)
     save(output, trace)
     return {**trace_facts(trace), "path": os.fspath(output), "bytes": os.path.getsize(output)}
@@ -46,6 +48,7 @@ def import_trace(
     from focusc.backends.trace_masks import import_masks
 
     _check_name(output)
+    check_outputs({"-o": output}, {"the masks": masks})
     trace = import_masks(existing(masks, "file of masks (.npz)"), workload=workload, m=m)
     save(output, trace)
     return {**trace_facts(trace), "path": os.fspath(output), "bytes": os.path.getsize(output)}
@@ -72,6 +75,7 @@ def trace_info(
     """Facts of a trace file; `workload` is checked against it, `plot` (.png, .svg, .pdf) is drawn."""
     if plot is not None and Path(plot).suffix.lower() not in PLOTS:
         raise InputError("trace.plot", f"a plot ends in {', '.join(PLOTS)}", where=os.fspath(plot))
+    check_outputs({"--plot": plot}, {"the trace": path})
     trace = load_trace(path)
     if workload is not None:
         trace.check(workload)

@@ -164,3 +164,48 @@ class TestArrays:
         with pytest.raises(InputError) as caught:
             read_npz(path)
         assert caught.value.code == "inputs.file"
+
+
+def test_an_output_must_not_be_an_input_or_another_output(tmp_path: Path) -> None:
+    model, link = tmp_path / "m.onnx", tmp_path / "link.fbin"
+    model.write_bytes(b"model")
+    link.symlink_to("m.onnx")
+    os.link(model, tmp_path / "hard.fbin")
+    for output in (model, link, tmp_path / "hard.fbin", tmp_path / "." / "m.onnx", tmp_path / "m.onnx.data"):
+        with pytest.raises(InputError, match=r"error\[file\.same\]: the output -o is also an input, the model"):
+            files.check_outputs({"-o": output}, {"the model": model, "--config": None})
+    fresh = tmp_path / "new" / "o.npz"
+    with pytest.raises(InputError, match="the output --stats is also another output, -o"):
+        files.check_outputs({"-o": fresh, "--stats": tmp_path / "new" / ".." / "new" / "o.npz"}, {})
+    with pytest.raises(InputError, match="the output --dump-ir is the folder of an input, the model"):
+        files.check_outputs({"--dump-ir": tmp_path}, {"the model": tmp_path / "00-import.fir"})
+    with pytest.raises(InputError, match="the output -o is also an input, the model"):
+        files.check_outputs({"-o": tmp_path / "m.safetensors"}, {"the model": tmp_path / "m.fir"})
+    files.check_outputs({"-o": fresh, "--stats": None, "--dump-ir": tmp_path}, {"the model": model, "--config": None})
+
+
+def test_every_command_that_writes_checks_first(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from focusc.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    for name in ("m.onnx", "m.fir", "p.fbin", "p.fasm", "in.npz", "t.npz", "w.npz", "c.json", "x.npz", "x.npy"):
+        Path(name).write_bytes(name.encode())
+    for command in (
+        "compile m.onnx -o m.onnx",
+        "run p.fbin --inputs in.npz -o p.fbin",
+        "run p.fbin --inputs in.npz -o in.npz",
+        "run p.fbin --inputs in.npz -o o.npz --stats o.npz",
+        "simulate p.fbin --trace t.npz --stats t.npz",
+        "asm p.fasm -o p.fasm",
+        "opt m.fir -p dead-code -o m.fir",
+        "trace import t.npz -o t.npz",
+        "export c.json -o x.onnx --tokens x.npy --pixels x.npz",
+    ):
+        with pytest.raises(SystemExit) as left:
+            main(command.split())
+        assert left.value.code == 1, command
+        assert "error[file.same]" in capsys.readouterr().err, command
+    assert all(path.read_bytes() == path.name.encode() for path in tmp_path.iterdir())
+    assert not Path("o.npz").exists()
