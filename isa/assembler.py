@@ -25,6 +25,7 @@ from focusc.isa.fields import STREAM, Addr, Field, R
 from focusc.isa.insns import BY_MNEMONIC, Insn
 from focusc.isa.predecode import predecode
 from focusc.isa.program import DebugEntry, Program, Symbol
+from focusc.isa.sections import check_meta, check_plan, parse_json
 
 __all__ = ["assemble"]
 
@@ -172,7 +173,13 @@ class _Assembler:
         if not isinstance(arg, Token) or arg.type != "JSON":
             self.fail("asm.directive", f"{name} takes a JSON object on one line", arg)
         try:
-            value = json.loads(str(arg), parse_constant=_refuse)
+            value = parse_json(str(arg))
+            if name == ".meta":
+                check_meta(value)
+            elif name == ".plan":
+                check_plan(value)
+        except IsaError as error:
+            self.fail("asm.json", error.message, arg)
         except (ValueError, RecursionError) as error:
             self.fail("asm.json", f"not valid JSON: {str(error) or type(error).__name__}", arg)
         return value
@@ -340,10 +347,6 @@ class _Assembler:
                 self.fail("asm.symbol", f"there is no symbol {name[:60]}", token)
             total += sign * self.addresses[name]
         return Addr(register, total)
-
-
-def _refuse(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not JSON")
 
 
 def _atoms(node: Any) -> list[tuple[int, Token]]:

@@ -30,7 +30,17 @@ from focusc.isa.errors import FormatError, IsaError
 from focusc.isa.files import atomic_open
 from focusc.isa.predecode import predecode
 from focusc.isa.program import Program, align, hardware_digest
-from focusc.isa.sections import SECTIONS, pack_json, read_absent, read_debug, read_external, read_object, read_symbols
+from focusc.isa.sections import (
+    SECTIONS,
+    check_meta,
+    check_plan,
+    pack_json,
+    read_absent,
+    read_debug,
+    read_external,
+    read_object,
+    read_symbols,
+)
 
 __all__ = ["MAGIC", "VERSION", "Section", "load", "read_sections", "save"]
 
@@ -254,7 +264,9 @@ def load(path: str | os.PathLike[str], *, verify: bool = True) -> Program:
                               "digest", section="hardware", offset=by_name["hardware"].offset)
         _check_hardware(hardware, header.target, by_name["hardware"].offset)
         plan = read_object(part("plan"), "plan") if "plan" in by_name else {}
+        check_plan(plan)
         meta = read_object(part("meta"), "meta") if "meta" in by_name else {}
+        check_meta(meta)
         debug = read_debug(part("debug")) if "debug" in by_name else []
         index: NDArray[np.int32] | None = None
         if "debugindex" in by_name:

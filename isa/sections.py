@@ -4,17 +4,23 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 from typing import Any, NoReturn
 
 from focusc.isa.errors import FormatError, IsaError
 from focusc.isa.program import DebugEntry, Symbol
 
-__all__ = ["SECTIONS", "pack_json", "read_absent", "read_debug", "read_external", "read_object", "read_symbols"]
+__all__ = ["SECTIONS", "check_meta", "check_plan", "pack_json", "parse_json", "read_absent", "read_debug",
+           "read_external", "read_object", "read_symbols"]
 
 SECTIONS = ("text", "symbols", "hardware", "plan", "debug", "debugindex", "meta", "const")
 """Sections that this version knows."""
 _MAX_DRAM = 1 << 48
+_MAX_MACS = 1 << 62
+_SITE = ("tokens", "retained", "slots")
+_PLACE = ("rows", "visual_start", "m", "first", "address", "cap")
+_BUFFER = ("offset", "bytes", "from", "to")
 
 
 def pack_json(value: Any) -> bytes:
@@ -33,9 +39,19 @@ def _refuse(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON")
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    return value if math.isfinite(value) else _refuse(text)
+
+
+def parse_json(text: str | bytes) -> Any:
+    """JSON with finite numbers only. ValueError (also its subclasses) or RecursionError for anything else."""
+    return json.loads(text, parse_constant=_refuse, parse_float=_finite)
+
+
 def _read(data: memoryview, section: str) -> Any:
     try:
-        return json.loads(bytes(data), parse_constant=_refuse)
+        return parse_json(bytes(data))
     except (ValueError, RecursionError, MemoryError) as error:
         _fail(section, f"not valid JSON: {str(error) or type(error).__name__}")
 
@@ -48,9 +64,14 @@ def read_object(data: memoryview, section: str) -> dict[str, Any]:
     return value
 
 
-def _integer(value: Any, section: str, what: str, limit: int = _MAX_DRAM) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= limit:
-        _fail(section, f"{what} is {str(value)[:40]}, expected an integer in 0..{limit}")
+def _shown(value: Any) -> str:
+    """A value as it stands in the file, cut short."""
+    return "an object" if isinstance(value, dict) else "a list" if isinstance(value, list) else json.dumps(value)[:40]
+
+
+def _integer(value: Any, section: str, what: str, limit: int = _MAX_DRAM, least: int = 0) -> int:
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= limit:
+        _fail(section, f"{what} is {str(value)[:40]}, expected an integer in {least}..{limit}")
     return value
 
 
@@ -58,6 +79,55 @@ def _string(value: Any, section: str, what: str) -> str:
     if not isinstance(value, str):
         _fail(section, f"{what} is {str(value)[:40]}, expected text")
     return value
+
+
+def _rows(table: dict[str, Any], key: str, section: str, needed: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The list of objects at `key` ([] if absent), each with the fields that are `needed`."""
+    rows = table.get(key, [])
+    if not isinstance(rows, list):
+        _fail(section, f"{key} is {_shown(rows)}, expected a list of objects")
+    for number, row in enumerate(rows):
+        if not isinstance(row, dict):
+            _fail(section, f"{key}[{number}] is {_shown(row)}, expected an object")
+        absent = [name for name in needed if name not in row]
+        if absent:
+            _fail(section, f"{key}[{number}] has no field {absent[0]}")
+    return rows
+
+
+def check_meta(meta: dict[str, Any]) -> None:
+    """FormatError unless every known field of the section `meta` has its type; fields of others are left alone.
+
+    `sites`: the site table, see `focusc.isa.site_counts.KEYS`; where its blocks lie may be left out. `nodes`: what the
+    statistics say of each source node. `model` and `concentrate`: texts. `layout`: an object.
+    """
+    for key in ("model", "concentrate"):
+        if key in meta:
+            _string(meta[key], "meta", key)
+    if not isinstance(meta.get("layout", {}), dict):
+        _fail("meta", f"layout is {_shown(meta['layout'])}, expected an object")
+    for number, row in enumerate(_rows(meta, "sites", "meta", ("layer", "site", *_SITE))):
+        _string(row["site"], "meta", f"sites[{number}].site")
+        for key in ("layer", *_SITE, *_PLACE):
+            if key in row:
+                # a table without tiles or slots would be walked without end
+                _integer(row[key], "meta", f"sites[{number}].{key}", least=int(key in ("m", "slots")))
+    for number, row in enumerate(_rows(meta, "nodes", "meta", ())):
+        for key in ("op", "node", "path", "region"):
+            if key in row:
+                _string(row[key], "meta", f"nodes[{number}].{key}")
+        _integer(row.get("macs_dense", 0), "meta", f"nodes[{number}].macs_dense", _MAX_MACS)
+        useful = row.get("useful", 1)
+        if not isinstance(useful, (int, float)) or isinstance(useful, bool) or not 0 <= useful <= 1:
+            _fail("meta", f"nodes[{number}].useful is {_shown(useful)}, expected a number in 0..1")
+
+
+def check_plan(plan: dict[str, Any]) -> None:
+    """FormatError unless `buffers` of the section `plan`, if it is there, lists where each buffer lies and when."""
+    for number, row in enumerate(_rows(plan, "buffers", "plan", ("name", *_BUFFER))):
+        _string(row["name"], "plan", f"buffers[{number}].name")
+        for key in _BUFFER:
+            _integer(row[key], "plan", f"buffers[{number}].{key}")
 
 
 def read_symbols(data: memoryview) -> tuple[list[Symbol], int]:

@@ -82,6 +82,8 @@ MESSAGES = {
     ".loc 0": "2:1: error[asm.loc]: debug entry 0 does not exist, there are 0\n    2 | .loc 0\n      | ^^^^",
     ".arena 1 \n.arena 2": "3:1: error[asm.twice]: .arena is given twice\n    3 | .arena 2\n      | ^^^^^^",
     '.meta {"a":NaN}': '2:7: error[asm.json]: not valid JSON: NaN is not JSON\n    2 | .meta {"a":NaN}\n      |       ^^^^^^^^^',
+    '.meta {"sites":5}': '2:7: error[asm.json]: sites is 5, expected a list of objects\n    2 | .meta {"sites":5}\n'
+                         '      |       ^^^^^^^^^^^',
     ".symbol x, input, f99, [1], 0": "2:9: error[asm.symbol]: symbol x: type is 'f99', expected one of f16, bf16, f32, i8, u8, "
                                      "u16, i32\n    2 | .symbol x, input, f99, [1], 0\n      |         ^",
     ".frob": "2:1: error[asm.directive]: there is no directive .frob\n    2 | .frob\n      | ^^^^^\n  hint: directives: .fasm "

@@ -14,7 +14,19 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from focusc.isa import DebugEntry, FormatError, Insn, IsaError, Program, Symbol, container, load, save
+from focusc.isa import (
+    AsmError,
+    DebugEntry,
+    FormatError,
+    Insn,
+    IsaError,
+    Program,
+    Symbol,
+    assemble,
+    container,
+    load,
+    save,
+)
 from focusc.isa.files import atomic_open, atomic_write
 from focusc.isa.insns import Halt, LdAct, St, Tile, VFill
 from focusc.isa.objdump import objdump
@@ -68,7 +80,7 @@ def sample() -> Program:
     return Program(text, bytes(range(100)), [Symbol("y", "output", "f16", (4, 8), 128), Symbol("w", "const", "u8", (100,), 0)],
                    80, "focus", HARDWARE, {"buffers": []},
                    [DebugEntry("nn.linear", "/Add", "model.layers.0", "nn.linear"), DebugEntry("", "/Mul", "", "")],
-                   [0, 0, 0, -1, 1, -1], {"sites": [{"layer": 0}]})
+                   [0, 0, 0, -1, 1, -1], {"sites": [{"layer": 0, "site": "qkv_in", "tokens": 4, "retained": 4, "slots": 1}]})
 
 
 @pytest.fixture(scope="module")
@@ -168,6 +180,36 @@ def test_deep_json_and_long_numbers_do_not_hurt(image: bytes, tmp_path: Path) ->
         with pytest.raises(FormatError) as caught:
             opened(resealed(image, lambda n, old, c=content: c if n == "meta" else old), tmp_path)
         assert caught.value.code == "container.content" and len(caught.value.render()) < 400
+
+
+WRONG = (5, "x", [1], {"a": [1]}, None)
+SITE = {"layer": 0, "site": "qkv_in", "tokens": 4, "retained": 4, "slots": 1}
+BUFFER = {"name": "x", "offset": 0, "bytes": 64, "from": 0, "to": 1}
+FIELDS = [
+    *(("meta", {key: value}, key) for key in ("sites", "nodes") for value in WRONG),
+    *(("meta", {key: value}, key) for key in ("model", "concentrate") for value in (5, None, ["x"])),
+    *(("meta", {"layout": value}, "layout") for value in (5, "x", [1], None)),
+    *(("meta", {"sites": [{**SITE, key: value}]}, f"sites[0].{key}") for key in SITE for value in (None, [1], 1.5, -1)),
+    *(("meta", {"sites": [{k: v for k, v in SITE.items() if k != key}]}, key) for key in SITE),
+    ("meta", {"sites": [SITE, {**SITE, "m": 0}]}, "sites[1].m"),
+    *(("meta", {"nodes": [{key: value}]}, f"nodes[0].{key}") for key in ("op", "node", "path", "region", "macs_dense",
+                                                                       "useful") for value in (None, [1], True)),
+    ("meta", {"nodes": [{"useful": 1e300}]}, "nodes[0].useful"),
+    *(("plan", {"buffers": value}, "buffers") for value in WRONG),
+    *(("plan", {"buffers": [{**BUFFER, key: value}]}, f"buffers[0].{key}") for key in BUFFER for value in (None, [1])),
+    *(("plan", {"buffers": [{k: v for k, v in BUFFER.items() if k != key}]}, key) for key in BUFFER),
+]
+
+
+@pytest.mark.parametrize(("name", "value", "field"), FIELDS, ids=lambda item: str(item)[:60])
+def test_metadata_of_wrong_types_is_refused_by_name(name: str, value: Any, field: str, image: bytes,
+                                                    tmp_path: Path) -> None:
+    with pytest.raises(FormatError) as caught:
+        opened(resealed(image, lambda n, old: json.dumps(value).encode() if n == name else old), tmp_path)
+    assert (caught.value.code, caught.value.section) == ("container.content", name) and field in caught.value.message
+    with pytest.raises(AsmError) as assembled:
+        assemble(f".{name} {json.dumps(value)}\nhalt\n")
+    assert (assembled.value.code, assembled.value.message) == ("asm.json", caught.value.message)
 
 
 def test_unknown_optional_sections_are_skipped_and_required_ones_refused(tmp_path: Path) -> None:
@@ -304,7 +346,7 @@ def test_what_cannot_be_written_is_said() -> None:
 OBJDUMP = """\
 headers
 
-format     fbin version 1, little-endian, 8 sections, 7652 bytes
+format     fbin version 1, little-endian, 8 sections, 7716 bytes
 target     focus
 hardware   focus, digest {digest}
 text       6 instructions, 192 bytes

@@ -46,6 +46,7 @@ DAMAGED: dict[str, Callable[[bytes], bytes]] = {
     "container.checksum": lambda image: image[:-1] + bytes([image[-1] ^ 1]),
     "container.checksum-header": at(24, bytes(16)),
     "container.content": section("meta", b"{not json"),
+    "container.content-meta": section("meta", b'{"sites":5}'),
     "container.debug": section("debugindex", bytes(7)),
     "container.external": section("const", (json.dumps({"bytes": 1, "digest": "", "file": "w.bin"}).encode(), 3)),
     "container.hardware": section("hardware", b'{"name":"other"}'),
