@@ -9,17 +9,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusc.backends.codegen.kernel import Buffer, KernelCode
+from focusc.backends.constants import stored
 from focusc.backends.obuf import Planner
 from focusc.backends.passes.plan_memory import buffer_bytes, conc_geometry
 from focusc.ir import Loc, Module, Op, TensorType, Value
-from focusc.ir.diagnostics import fail
 from focusc.isa import Addr, DebugEntry, Insn, Program, Symbol
 from focusc.isa import insns as isa
 from focusc.isa.machine import Machine
 
 DECLARATIONS = ("tile.bind", "tile.buffer", "tile.view", "tile.read", "tensor.constant", "return")
 """Ops that belong to no kernel, as index constants do."""
-FORMATS = {"f16": np.dtype("<f2"), "i32": np.dtype("<i4")}
 
 
 def generate(
@@ -110,35 +109,10 @@ class _Generator:
         const = np.zeros(self.module.attrs["plan"]["constant_bytes"], np.uint8)
         for op in self.module.body.ops:
             if op.name == "tile.bind" and op.operands[0] is not None and op.operands[0].op is not None:
-                data = self._stored(op)
+                data = stored(op)
                 at = op.attrs["address"]
                 const[at : at + len(data)] = np.frombuffer(data, np.uint8)
         return const
-
-    def _stored(self, op: Op) -> bytes:
-        """A constant's bytes in its storage type; values that f16 cannot hold are refused."""
-        assert op.operands[0] is not None and op.operands[0].op is not None
-        source = op.operands[0].op
-        resource = source.attrs["value"]
-        if resource.absent:
-            raise fail(
-                "codegen.weights",
-                f"constant {resource.name!r} has a shape and no values",
-                source.loc,
-                hint="compile with --no-weights: the program can then be simulated, not executed",
-            )
-        array = np.ascontiguousarray(resource.array)
-        with np.errstate(over="ignore"):
-            stored = array.astype(FORMATS[op.attrs["dtype"]])
-        if stored.dtype.kind == "f" and not np.isfinite(stored[np.isfinite(array)]).all():
-            worst = float(np.abs(array[np.isfinite(array)]).max())
-            raise fail(
-                "codegen.range",
-                f"constant {resource.name!r} holds {worst:g}, more than f16's largest 65504",
-                source.loc,
-                hint="scale the weight, and what it is multiplied with, before the export",
-            )
-        return stored.tobytes()
 
     def _symbols(self) -> list[Symbol]:
         found: list[Symbol] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from focusc.backends.constants import constant_of, stored
 from focusc.backends.legality import illegal
 from focusc.backends.lower import attention, concentrate, data, elementwise, gemm, norm, transpose
 from focusc.backends.lower.context import HANDLERS, Lowering
@@ -58,7 +59,21 @@ def buffer_rows(view: View) -> int:
 
 def refusals(module: Module, tiling: Tiling) -> list[Diagnostic]:
     """Everything of a module that the target refuses, in order: what `lower_module` would raise, without a limit."""
-    return _run(Lowering(module.clone(), tiling))
+    low = Lowering(module.clone(), tiling)
+    return _run(low) + _unstorable(low)
+
+
+def _unstorable(low: Lowering) -> list[Diagnostic]:
+    """Constants that code generation refuses; one without values is no reason, as it can be left out."""
+    found: list[Diagnostic] = []
+    for op in low.emit.b.block.ops:
+        source = constant_of(op)
+        if source is not None and not source.attrs["value"].absent:
+            try:
+                stored(op)
+            except CompileError as error:
+                found += error.diagnostics
+    return found
 
 
 def _run(low: Lowering) -> list[Diagnostic]:

@@ -77,6 +77,19 @@ class Importer:
         inferred = {info.name: info.type for info in (*graph.value_info, *graph.output)}
         for index, node in enumerate(graph.node):
             self._node(node, location(node, index, self.model.name), inferred)
+        self._check_names(graph)
+
+    def _check_names(self, graph: onnx.GraphProto) -> None:
+        """Inputs and outputs are symbols of the program: names of their own, that can be printed."""
+        inputs = {info.name for info in graph.input}
+        for kind, infos in (("input", graph.input), ("output", graph.output)):
+            for info in infos:
+                if not 0 < len(info.name) <= 512 or not info.name.isprintable():
+                    message = f"the {kind} name {info.name[:60]!r} is not 1 to 512 printable characters"
+                    self._refuse("onnx.name", message, hint=f"rename the {kind} in the model")
+                elif kind == "output" and info.name in inputs:
+                    message = f"the output {info.name!r} is an input of the graph; expected an output of a node"
+                    self._refuse("onnx.name", message, hint="leave it out, or put an Identity node with a name between")
 
     def module(self) -> Module:
         """The finished module; only if there are no problems."""

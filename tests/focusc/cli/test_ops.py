@@ -99,3 +99,31 @@ def test_options_of_a_pass_are_refused_as_compile_refuses_them(cli: Cli, decoder
     Path("c.toml").write_text("[concentrate]\nschedule = '[1:0.5,7:0.2]'\n")
     found = cli("ops", "decoder.onnx", "--config", "c.toml", "--nodes", "none")
     assert found.status == 1 and "error[concentrate.layer]" in found.out
+
+
+def test_what_code_generation_refuses_is_reported(cli: Cli) -> None:
+    f32 = onnx.TensorProto.FLOAT
+    x, y = (onnx.helper.make_tensor_value_info(name, f32, [4, 4]) for name in ("x", "y\n;z"))
+    large = onnx.numpy_helper.from_array(np.full((4, 4), 1e6, np.float32), "w")
+    weight = onnx.helper.make_node("MatMul", ["x", "w"], ["y"], "product")
+    plain = onnx.helper.make_tensor_value_info("y", f32, [4, 4])
+    graphs = {
+        "codegen.range": onnx.helper.make_graph([weight], "g", [x], [plain], [large]),
+        "onnx.name": onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], [y.name])], "g", [x], [y]),
+        "onnx.name-through": onnx.helper.make_graph([], "g", [x], [x]),
+    }
+    for code, graph in graphs.items():
+        model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
+        onnx.save(model, "m.onnx")
+        expected = f"m.onnx: error[{code.split('-')[0]}]"
+        report, compiled = cli("ops", "m.onnx"), cli("compile", "m.onnx", "-o", "m.fbin", "--concentrate", "none")
+        assert (report.status, compiled.status) == (1, 1)
+        assert expected in compiled.err or code == "codegen.range"
+        assert f"error[{code.split('-')[0]}]" in report.out + report.err
+        assert f"error[{code.split('-')[0]}]" in compiled.err
+    copied = onnx.helper.make_graph([onnx.helper.make_node("Identity", ["x"], ["y"])], "g", [x], [plain])
+    onnx.save(onnx.helper.make_model(copied, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10), "m.onnx")
+    assert cli("compile", "m.onnx", "-o", "m.fbin", "--concentrate", "none").status == 0
+    np.savez("in.npz", x=np.arange(16, dtype=np.float32).reshape(4, 4))
+    assert cli("run", "m.fbin", "--inputs", "in.npz", "-o", "o.npz").status == 0
+    assert np.array_equal(np.load("o.npz")["y"], np.load("in.npz")["x"])

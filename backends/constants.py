@@ -1,0 +1,47 @@
+"""Constants as they are stored: the values of a `tensor.constant` in the element type of its buffer."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from focusc.ir import Op
+from focusc.ir.diagnostics import fail
+
+__all__ = ["FORMATS", "constant_of", "stored"]
+
+FORMATS = {"f16": np.dtype("<f2"), "i32": np.dtype("<i4")}
+
+
+def constant_of(op: Op) -> Op | None:
+    """The `tensor.constant` that a `tile.bind` stores; None for any other op."""
+    source = op.operands[0].op if op.name == "tile.bind" and op.operands[0] is not None else None
+    return source if source is not None and source.name == "tensor.constant" else None
+
+
+def stored(op: Op) -> bytes:
+    """A bound constant's bytes in its storage type.
+
+    Raises CompileError: `codegen.weights` if it has no values, `codegen.range` if f16 cannot hold one.
+    """
+    source = constant_of(op)
+    assert source is not None
+    resource = source.attrs["value"]
+    if resource.absent:
+        raise fail(
+            "codegen.weights",
+            f"constant {resource.name!r} has a shape and no values",
+            source.loc,
+            hint="compile with --no-weights: the program can then be simulated, not executed",
+        )
+    array = np.ascontiguousarray(resource.array)
+    with np.errstate(over="ignore"):
+        converted = array.astype(FORMATS[op.attrs["dtype"]])
+    if converted.dtype.kind == "f" and not np.isfinite(converted[np.isfinite(array)]).all():
+        worst = float(np.abs(array[np.isfinite(array)]).max())
+        raise fail(
+            "codegen.range",
+            f"constant {resource.name!r} holds {worst:g}, more than f16's largest 65504",
+            source.loc,
+            hint="scale the weight, and what it is multiplied with, before the export",
+        )
+    return converted.tobytes()
