@@ -98,6 +98,7 @@ CASES: dict[str, Callable[[Path], None]] = {
                                 [tensor("y", [2], TensorProto.STRING)])),
     "onnx.dtype-weight": written(model([helper.make_node("Cast", ["w"], ["y"], to=F32)], [],
                                        [tensor("y", [2])], {"w": np.zeros(2, np.uint64)})),
+    "onnx.name": written(model([RELU], [X], [Y, X])),
     "onnx.sparse": written(sparse()),
     "onnx.dynamic-value": written(model([helper.make_node("Reshape", ["x", "s"], ["y"])], [X, tensor("s", [1], I64)],
                                         [tensor("y", [8])])),
