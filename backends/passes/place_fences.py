@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from focusc.backends.passes.plan_memory import buffer_bytes
+from focusc.backends.passes.plan_memory import buffer_bytes, require_tiles
 from focusc.ir import BufferType, Module, Op, Rewriter, Stats, Value, defpass
 from focusc.isa.program import ITEM_BYTES
 
@@ -63,6 +63,7 @@ def _meet(a: set[Range], b: set[Range]) -> bool:
 @defpass("place-fences", kept="channels ordered at a kernel's start", dropped="channels that need no order")
 def place_fences(module: Module, stats: Stats) -> Module:
     """Drop the fence channels that no shared byte demands. Runs after `plan-memory`."""
+    require_tiles(module, "place-fences")
     module = module.clone()
     rewriter = Rewriter(module)
     kernels: list[tuple[Op, list[Op]]] = []

@@ -10,7 +10,15 @@ import math
 
 from focusc.backends.dram import LiveRange, align, plan
 from focusc.ir import Module, Op, Rewriter, Stats, Value, defpass
+from focusc.ir.diagnostics import fail
 from focusc.isa.program import ITEM_BYTES, conc_block
+
+
+def require_tiles(module: Module, name: str) -> None:
+    """CompileError `pass.level` unless the module went through `tile`."""
+    if module.attrs.get("level") != "tile":
+        raise fail("pass.level", f"{name} works on the tile level, and the module is not at it",
+                   hint="run the pass tile first, as in -p 'tile{target=focus},plan-memory,place-fences'")
 
 
 def buffer_bytes(op: Op) -> int:
@@ -59,6 +67,7 @@ def _top(op: Op, module: Module) -> Op:
 )
 def plan_memory(module: Module, stats: Stats) -> Module:
     """Assign `address` to every buffer, and report the arena's peak next to its lower bound."""
+    require_tiles(module, "plan-memory")
     module = module.clone()
     rewriter = Rewriter(module)
     index = {op: i for i, op in enumerate(module.body.ops)}

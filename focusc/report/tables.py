@@ -120,6 +120,13 @@ def compile_table(summary: Mapping[str, Any]) -> RenderableType:
     return Group(pairs("", rows), made)
 
 
+def _macs(stats: Mapping[str, Any]) -> str:
+    """The MACs done; what a dense run takes and the sparsity only if the program says what it should compute."""
+    if not stats["macs_dense"]:
+        return si(stats["macs"])
+    return f"{si(stats['macs'])} of {si(stats['macs_dense'])} dense, sparsity {percent(stats['sparsity'])}"
+
+
 def stats_table(stats: Mapping[str, Any], nodes: int = 10) -> RenderableType:
     """Cycles, energy and traffic of one run; engines, stalls, sites and the costliest source nodes."""
     energy, traffic = stats["energy_mj"], stats["dram_bytes"]
@@ -131,7 +138,7 @@ def stats_table(stats: Mapping[str, Any], nodes: int = 10) -> RenderableType:
                 "cycles",
                 f"{count(stats['cycles'])}  ({seconds(stats['time_s'])}, array model {stats.get('array', '?')})",
             ),
-            ("MACs", f"{si(stats['macs'])} of {si(stats['macs_dense'])} dense, sparsity {percent(stats['sparsity'])}"),
+            ("MACs", _macs(stats)),
             (
                 "energy",
                 f"{energy['total']:.3f} mJ  (DRAM {energy['dram']:.3f}, SRAM {energy['sram']:.3f}, "
