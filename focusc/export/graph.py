@@ -39,7 +39,7 @@ INLINE_BYTES = 1024
 @contextmanager
 def quiet() -> Iterator[None]:
     """Without the deprecations and notes of torch and onnxscript: nothing a user can act on."""
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript")]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnx_ir", "onnxscript", "transformers")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
         logger.setLevel(logging.ERROR)

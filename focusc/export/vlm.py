@@ -82,7 +82,7 @@ def export_vlm(source: str | Path, output: str | Path, *, request: Request | Non
     (see docs/errors.md, `export.*`) or OSError; nothing is written unless everything agrees.
     """
     from .checkpoint import open_checkpoint
-    from .graph import convert, op_counts, save_beside, write
+    from .graph import convert, op_counts, quiet, save_beside, write
     from .samples import sample_of
     from .tokens import find_layout
 
@@ -117,7 +117,8 @@ def export_vlm(source: str | Path, output: str | Path, *, request: Request | Non
         wanted = [str(value.name) for value in graph.graph.inputs]
         _write_sample(folder / f"{output.stem}.npz", {n: v for n, v in prefill.inputs.items() if n in wanted})
         clock.step("compare")
-        errors = _parity(prefill, folder / output.name, checkpoint.config) if weights else (None, None)
+        with quiet():
+            errors = _parity(prefill, folder / output.name, checkpoint.config) if weights else (None, None)
         size = sum(file.stat().st_size for file in folder.iterdir() if weights or file.suffix != ".data")
     clock.step("")
     return VlmReport(
