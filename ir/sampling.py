@@ -13,6 +13,10 @@ from focusc.ir.types import DTYPES, TensorType, TokensType
 _PASSED_ON = ("tensor.cast", "tensor.reshape", "tensor.transpose", "tensor.slice", "tensor.concat", "tensor.expand")
 
 
+SMALLEST = 1e-6
+"""Outputs below are compared as if they were this large: f32 sums that cancel leave about that much of ones."""
+
+
 def seeded_inputs(module: Module, seed: int = 0) -> dict[str, Any]:
     """Inputs by name: normal floats, random bools, integers small enough for every table that they index."""
     inputs: dict[str, Any] = {}
@@ -52,8 +56,8 @@ def index_bound(value: Value, default: int = 4) -> int:
 
 
 def compare(a: Mapping[str, Any], b: Mapping[str, Any], tolerance: float) -> list[str]:
-    """What differs between two sets of outputs, in words: floats by more than `tolerance` times the larger of 1 and
-    the output's largest magnitude, everything else at all. NaN equals NaN."""
+    """What differs between two sets of outputs, in words: floats by more than `tolerance` times the output's
+    largest magnitude (at least `SMALLEST`), everything else at all. NaN equals NaN."""
     if set(a) != set(b):
         return [f"outputs are {sorted(b)}, they were {sorted(a)}"]
     found: list[str] = []
@@ -69,7 +73,7 @@ def compare(a: Mapping[str, Any], b: Mapping[str, Any], tolerance: float) -> lis
             gap[np.isnan(gap)] = np.inf
             worst = float(gap.max(initial=0.0))
             finite = np.abs(wide[np.isfinite(wide)])
-            if worst > tolerance * max(1.0, float(finite.max(initial=0.0))):
+            if worst > tolerance * max(SMALLEST, float(finite.max(initial=0.0))):
                 place = np.unravel_index(int(gap.argmax()), x.shape)
                 found.append(
                     f"output {name!r} differs by {worst:.3g} at {[int(i) for i in place]}: {y[place]} against "

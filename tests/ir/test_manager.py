@@ -24,6 +24,7 @@ from focusc.ir import (
     same_module,
 )
 from focusc.ir.passes.manager import ALIASES, PASSES, load_all, pipeline_text
+from focusc.ir.sampling import compare
 
 
 @defpass("test-scale", edits="ops changed")
@@ -152,6 +153,16 @@ class TestVerifyEach:
         PassManager("test-scale", verify_each=True, inputs=inputs, tolerance=1.5).run(module)
         with pytest.raises(CompileError):
             PassManager("test-scale", verify_each=True, inputs=inputs, tolerance=0.5).run(module)
+
+    def test_small_outputs_are_compared_too(self) -> None:
+        b = Builder()
+        x = b.argument("x", TensorType((2,), "f32"))
+        module = b.module("m", {"y": b.emit("tensor.exp", x)})
+        inputs: dict[str, Any] = {"x": np.full(2, -9.0, np.float32)}  # exp gives 1.2e-4, neg gives 9
+        assert compare({"y": np.float32(1e-4)}, {"y": np.float32(2e-4)}, 1e-3)
+        assert not compare({"y": np.float32(1e-4)}, {"y": np.float32(1.0001e-4)}, 1e-3)
+        with pytest.raises(CompileError):
+            PassManager("test-scale", verify_each=True, inputs=inputs, tolerance=1e-3).run(module)
 
 
 class TestRecords:
