@@ -214,7 +214,12 @@ def simulate_files(
 ) -> dict[str, Any]:
     """`focusc simulate`: statistics from a program file and a trace file."""
     check_outputs({"--stats": stats, "--timeline": timeline}, {"the program": program, "--trace": trace})
-    found = simulate(program, trace, array=array, timeline=timeline, progress=progress)
+    try:
+        found = simulate(program, trace, array=array, timeline=timeline, progress=progress)
+    except IsaError as error:
+        if error.code.startswith("counts.") and not error.where:
+            error.where = f"{os.fspath(trace or '')} (with {os.fspath(program)})"
+        raise
     found["digests"]["file"] = file_digest(program)
     if stats is not None:
         write_text(stats, json.dumps(found, indent=1) + "\n")

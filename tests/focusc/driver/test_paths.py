@@ -254,3 +254,16 @@ def test_a_hardware_description_from_a_file(model: Path, tmp_path: Path) -> None
     inputs = DECODER.inputs()
     usual = focusc.run(focusc.compile(model), inputs).stats["cycles"]
     assert focusc.run(focusc.compile(model, target=str(tmp_path / "slow.toml")), inputs).stats["cycles"] > 1.5 * usual
+
+
+def test_counts_of_another_program_name_both_files(monkeypatch: pytest.MonkeyPatch) -> None:
+    from focusc.driver.execution import simulate_files
+    from focusc.isa.errors import IsaError
+
+    def foreign(*_: object, **__: object) -> None:
+        raise IsaError("counts.program", "recorded from another program")
+
+    monkeypatch.setattr("focusc.driver.execution.simulate", foreign)
+    with pytest.raises(IsaError) as caught:
+        simulate_files("p.fbin", "t.npz")
+    assert caught.value.where == "t.npz (with p.fbin)"
