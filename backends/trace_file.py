@@ -9,15 +9,14 @@ from __future__ import annotations
 import io
 import json
 import os
-import zipfile
-import zlib
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from focusc.backends.trace import Trace
-from focusc.ir.diagnostics import CompileError, Loc, fail
+from focusc.ir.diagnostics import Loc, fail
+from focusc.isa.arrays import ArraysError, load_npz
 from focusc.isa.dynamic import DynamicCounts
 from focusc.isa.files import atomic_write
 from focusc.isa.program import Program
@@ -93,15 +92,8 @@ def read_arrays(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     """All arrays of an `.npz`; nothing is unpickled. CompileError `trace.format` if it is not one."""
     where = os.fspath(path)
     try:
-        archive = np.load(path, allow_pickle=False)
-        if not hasattr(archive, "files"):
-            raise fail("trace.format", "not a trace: one array without a name (.npy)", Loc(where), hint=_HINT)
-        with archive as data:
-            return {name: data[name] for name in data.files}
-    except CompileError:
-        raise
-    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, NotImplementedError, RuntimeError,
-            OverflowError, MemoryError, zipfile.BadZipFile, zlib.error, SyntaxError) as error:
+        return load_npz(path)
+    except ArraysError as error:
         raise fail("trace.format", f"not a trace: {error}", Loc(where), hint=_HINT) from None
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -18,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
+from focusc.isa.arrays import ArraysError, load_npz
 from focusc.isa.errors import IsaError
 from focusc.isa.files import atomic_write
 from focusc.isa.insns.concentrate import Sic
@@ -157,19 +156,22 @@ class DynamicCounts:
         where = str(path)
         hint = "record one with `focusc run --record-trace`"
         try:
-            with np.load(path, allow_pickle=False) as data:
-                if not hasattr(data, "files") or "focusc_counts" not in data.files:
-                    raise IsaError("counts.format", "not a recorded trace", where=where, hint=hint)
-                version = int(data["focusc_counts"])
-                if version != VERSION:
-                    raise IsaError("counts.version", f"trace format {version}, this tool reads {VERSION}", where=where)
-                arrays = {name: data[name] for name in _ARRAYS}
-                digest = str(data["digest"])
-        except IsaError:
-            raise
-        except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, NotImplementedError, RuntimeError,
-                OverflowError, MemoryError, zipfile.BadZipFile, zlib.error, SyntaxError) as error:
+            data = load_npz(path)
+        except ArraysError as error:
             raise IsaError("counts.format", f"not a recorded trace: {error}", where=where, hint=hint) from None
+        if "focusc_counts" not in data:
+            raise IsaError("counts.format", "not a recorded trace", where=where, hint=hint)
+        absent = [name for name in (*_ARRAYS, "digest") if name not in data]
+        if absent:
+            raise IsaError("counts.format", f"not a recorded trace: the array {absent[0]} is missing", where=where,
+                           hint=hint)
+        found, digest = data["focusc_counts"], str(data["digest"])
+        if found.ndim or found.dtype.kind not in "iu":
+            raise IsaError("counts.format", f"focusc_counts is {found.dtype}{list(found.shape)}, expected one whole "
+                           "number", where=where)
+        if int(found) != VERSION:
+            raise IsaError("counts.version", f"trace format {int(found)}, this tool reads {VERSION}", where=where)
+        arrays = {name: data[name] for name in _ARRAYS}
         for name, array in arrays.items():
             if array.ndim != 1 or array.dtype != np.int32:
                 raise IsaError("counts.format", f"{name} is {array.dtype}{list(array.shape)}, expected int32[n]",

@@ -8,14 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from focusc.backends.trace_file import read_arrays
 from focusc.driver import files
 from focusc.driver.arrays import read_npz, write_npz
 from focusc.driver.errors import InputError
+from focusc.ir.diagnostics import CompileError
+from focusc.isa import IsaError
+from focusc.isa.dynamic import DynamicCounts
 
 
 def names(folder: Path) -> list[str]:
@@ -164,6 +169,34 @@ class TestArrays:
         with pytest.raises(InputError) as caught:
             read_npz(path)
         assert caught.value.code == "inputs.file"
+
+    @pytest.mark.parametrize("damage", ["encrypted", "compression", "parenthesis", "dtype", "huge"])
+    def test_crafted_archives_name_the_file_and_the_array(self, tmp_path: Path, damage: str) -> None:
+        path = tmp_path / "a.npz"
+        np.savez(path, pixels=np.arange(8, dtype=np.float32))
+        data = bytearray(path.read_bytes())
+        entry = data.index(b"PK\x01\x02")
+        if damage == "encrypted":
+            data[6] |= 1
+            data[entry + 8] |= 1
+        elif damage == "compression":
+            data[8] = data[entry + 10] = 77
+        else:
+            header = {"parenthesis": "{'descr': ('<f4', 'fortran_order': False, 'shape': (8,), }",
+                      "dtype": "{'descr': '<f4,,', 'fortran_order': False, 'shape': (8,), }",
+                      "huge": f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({1 << 60},), }}"}[damage]
+            text = header.ljust(117).encode() + b"\n"
+            with zipfile.ZipFile(path, "w") as archive:
+                archive.writestr("pixels.npy", b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
+            data = bytearray(path.read_bytes())
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=r"a\.npz: error\[inputs\.file\]: array pixels") as caught:
+            read_npz(path)
+        assert len(caught.value.render()) < 500
+        with pytest.raises(IsaError, match=r"a\.npz: error\[counts\.format\]: not a recorded trace: array pixels"):
+            DynamicCounts.load(path)
+        with pytest.raises(CompileError, match=r"a\.npz: error\[trace\.format\]: not a trace: array pixels"):
+            read_arrays(path)
 
 
 def test_an_output_must_not_be_an_input_or_another_output(tmp_path: Path) -> None:
