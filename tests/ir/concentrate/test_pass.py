@@ -258,7 +258,7 @@ def unfused(m: Module) -> None:
         (None, {"block": (2, 2)}, "concentrate.option", "three whole numbers"),
         (None, {"threshold": 9.0}, "concentrate.option", "threshold is 9"),
         (None, {"seed": -1}, "concentrate.option", "seed is -1"),
-        (None, {"vector": 24}, "concentrate.head_size", "heads of 32 columns"),
+        (None, {"vector": 24}, "concentrate.head-size", "heads of 32 columns"),
         (without_layout, {}, "layout.missing", "no token layout"),
         (relayout(visual=(20, 36)), {}, "layout.visual", r"\[20, 56\) leaves the sequence of 42 rows"),
         (relayout(query=9), {}, "layout.query", "but 4 of the 42 rows"),
