@@ -79,7 +79,9 @@ def _counts(rng: np.random.Generator, total: int, slots: int, compression: float
         return rows
     if correlation > 0:
         scale = (1 - correlation) / correlation
-        chance = rng.beta(share * scale, (1 - share) * scale, rows.shape)
+        # the beta distribution of a share near 0 or 1 cannot be drawn from: numpy divides 0 by 0
+        drawn = rng.beta(max(share * scale, 1e-9), max((1 - share) * scale, 1e-9), rows.shape)
+        chance = np.clip(np.where(np.isnan(drawn), share, drawn), 0.0, 1.0)
     else:
         chance = np.full(rows.shape, share)
     similar = rng.binomial(rows - 1, chance)  # the first token of a tile has nothing to resemble
