@@ -2,13 +2,65 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
+from typing import cast
+
 from focusc.ir.core import Block, Module, Op, Value
 from focusc.ir.diagnostics import LIMIT, CompileError, Diagnostic
+
+
+def _dict(value: object) -> dict[str, object] | None:
+    return cast("dict[str, object]", value) if isinstance(value, dict) else None
+
+
+def _is_dict(value: object) -> bool:
+    return isinstance(value, dict)
+
+
+def _is_list_of(kind: type) -> Callable[[object], bool]:
+    def check(value: object) -> bool:
+        return isinstance(value, list | tuple) and all(isinstance(x, kind) for x in cast("Iterable[object]", value))
+
+    return check
+
+
+def _is_concentrate(value: object) -> bool:
+    return isinstance((_dict(value) or {}).get("method"), str)
+
+
+def _is_workload(value: object) -> bool:
+    found = _dict(value)
+    return found is not None and isinstance(found.get("concentrate", {}), dict)
+
+
+def _is_plan(value: object) -> bool:
+    sizes = [(_dict(value) or {}).get(name) for name in ("constant_bytes", "peak_bytes")]
+    return all(isinstance(size, int) and size >= 0 for size in sizes)
+
+
+MODULE_ATTRIBUTES: dict[str, tuple[Callable[[object], bool], str]] = {
+    "concentrate": (_is_concentrate, "what the pass concentrate recorded: a dict with the method, a string"),
+    "layout": (_is_dict, "a dict with the token layout"),
+    "level": (lambda value: value == "tile", "\"tile\", or no such attribute"),
+    "nodes": (_is_list_of(dict), "a list of dicts"),
+    "notes": (_is_list_of(str), "a list of strings"),
+    "plan": (_is_plan, "a dict with constant_bytes and peak_bytes, counts of bytes"),
+    "workload": (_is_workload, "a dict, with a dict of options if it has concentrate"),
+}
+"""Module attributes that passes and code generation read: what each must be, and how to say so."""
+
+
+def _module_attributes(module: Module, found: list[Diagnostic]) -> None:
+    for name, (holds, expected) in MODULE_ATTRIBUTES.items():
+        if name in module.attrs and not holds(module.attrs[name]):
+            text = f"module attribute {name} is {str(module.attrs[name])[:80]}, expected {expected}"
+            found.append(Diagnostic("attr.type", text))
 
 
 def verify(module: Module) -> None:
     """Raise a CompileError with up to 20 findings if the module is not well formed."""
     found: list[Diagnostic] = []
+    _module_attributes(module, found)
     names = [a.name for a in module.args]
     for name in dict.fromkeys(names):
         if not name:
