@@ -35,15 +35,19 @@ class Recipe:
     seed: int = 1
     vision_steps: int = 600
     pair_steps: int = 1500
-    video_steps: int = 1700
     rate: float = 0.25
     """Share of the vision phase's rates in the other two. At the full rate the loss stalls."""
     cooldown: tuple[tuple[int, float], ...] = ((120, 1.0), (1100, 0.57), (1700, 0.0))
-    """Share of `rate` at steps of the video phase, linear in between."""
+    """(step, share of `rate`) in the video phase, linear in between; the last step ends it."""
     concentrated: int = 1100
     """Step of the video phase from which training meets the pruning and merging that a compiler will do."""
     validation: int = 330
     """Questions of the validation split looked at every 500 steps."""
+
+    @property
+    def video_steps(self) -> int:
+        """Steps of the video phase."""
+        return self.cooldown[-1][0]
 
 
 class Heads(nn.Module):
