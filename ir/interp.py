@@ -133,7 +133,7 @@ class Executor:
                     env[slot] = None
         except CompileError as e:
             assert step is not None
-            raise e.at(step.op.loc, f"while executing {step.op.name}: ") from None
+            raise e.at(step.op.loc, f"while executing {step.op.name}{_indexed_by(step.op, e)}: ") from None
         except (ValueError, TypeError, IndexError, ZeroDivisionError, OverflowError, MemoryError) as e:
             assert step is not None
             raise fail("run.failed", f"while executing {step.op.name}: {type(e).__name__}: {e}", step.op.loc) from e
@@ -153,12 +153,26 @@ def bind_input(name: str, type_: Type, value: Any) -> Any:
     if not isinstance(type_, TensorType):
         return value
     array = np.asarray(value)
+    if not array.dtype.isnative:
+        array = array.astype(array.dtype.newbyteorder("="))
     if array.shape != type_.shape or array.dtype != DTYPES[type_.dtype]:
         raise fail(
             "run.input",
             f"input {name!r} is {array.dtype}{list(array.shape)}, expected {DTYPES[type_.dtype]}{list(type_.shape)}",
         )
     return array
+
+
+def _indexed_by(op: Op, error: CompileError) -> str:
+    """For an index out of range: the module's input that the op's index operand is, seen through reshapes and casts."""
+    if error.diagnostics[0].code != "run.index":
+        return ""
+    for value in op.operands:
+        while value is not None and value.op is not None and value.op.name in ("tensor.reshape", "tensor.cast"):
+            value = value.op.operands[0]
+        if value is not None and value.op is None and isinstance(value.type, TensorType) and value.type.dtype[0] == "i":
+            return f" with input {value.name!r}"
+    return ""
 
 
 def _refuse_absurd(op: Op, type_: Type) -> None:

@@ -13,6 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from focusc.export.metadata import PRODUCER
+
 __all__ = ["Evaluation", "Question", "evaluation_of"]
 
 _PRODUCER = "focusc export "
@@ -50,6 +52,6 @@ def evaluation_of(metadata: Mapping[str, str]) -> Evaluation | None:
     """The evaluation of the model whose ONNX metadata this is; None if it was not exported by us."""
     from focusc.export.onnx_export import ADAPTERS
 
-    producer = metadata.get("focusc.producer", "")
+    producer = metadata.get(PRODUCER, "")
     name = producer.removeprefix(_PRODUCER)
     return Evaluation(name) if producer.startswith(_PRODUCER) and name in ADAPTERS else None

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from focusc.export.metadata import PREFIX
 from focusc.ir.concentration.layout import FACTS, Layout
 from focusc.ir.diagnostics import UNKNOWN, Loc
 
 __all__ = ["Layout", "from_metadata", "to_metadata"]
-
-PREFIX = "focusc."
 
 
 def to_metadata(layout: Layout) -> dict[str, str]:

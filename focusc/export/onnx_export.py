@@ -19,6 +19,7 @@ import numpy as np
 
 from .errors import ExportError
 from .layout import Layout, to_metadata
+from .metadata import PRODUCER
 
 if TYPE_CHECKING:
     import onnx
@@ -195,7 +196,7 @@ def export(model: str | Exportable, path: Path | str, *, opset: int = 20,
     _tidy(proto, source.module)
     proto.producer_name = "focusc"
     props = {p.key: p.value for p in proto.metadata_props} | to_metadata(source.layout)
-    onnx.helper.set_model_props(proto, props | {"focusc.producer": f"focusc export {source.name}"})
+    onnx.helper.set_model_props(proto, props | {PRODUCER: f"focusc export {source.name}"})
     _check_static(proto)
     onnx.checker.check_model(proto, full_check=True)
     data = proto.SerializeToString()

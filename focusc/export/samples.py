@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from focusc.isa.arrays import ArraysError, load_arrays
+
 from .checkpoint import Checkpoint, silent_transformers
 from .errors import ExportError
 from .families import family_of
@@ -110,11 +112,10 @@ def _from_arrays(checkpoint: Checkpoint, pixels: Path, tokens: Path) -> dict[str
 
 def _array(path: Path) -> np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]]:
     try:
-        loaded: Any = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise ExportError(f"this is no file of arrays: {getattr(error, 'strerror', None) or error}",
-                          code="export.arrays", where=str(path), hint="write it with numpy.save or savez") from None
-    return loaded if isinstance(loaded, np.ndarray) else {name: loaded[name] for name in loaded.files}
+        return load_arrays(path)
+    except ArraysError as error:
+        raise ExportError(f"this is no file of arrays: {error}", code="export.arrays", where=str(path),
+                          hint="write it with numpy.save or savez") from None
 
 
 def _from_processor(checkpoint: Checkpoint, request: Request) -> dict[str, torch.Tensor]:

@@ -16,6 +16,7 @@ import numpy as np
 
 from .errors import ExportError
 from .layout import Layout, to_metadata
+from .metadata import PRODUCER, WEIGHTS
 from .onnx_export import TOLERANCE
 from .samples import Request
 
@@ -108,9 +109,9 @@ def export_vlm(source: str | Path, output: str | Path, *, request: Request | Non
     clock.step("convert")
     graph = convert(program, list(prefill.inputs), "logits", opset)
     _check_static(graph)
-    metadata = to_metadata(layout) | {"focusc.producer": f"focusc export {checkpoint.model_type}"}
+    metadata = to_metadata(layout) | {PRODUCER: f"focusc export {checkpoint.model_type}"}
     if not weights:
-        metadata["focusc.weights"] = "absent"
+        metadata[WEIGHTS] = "absent"
     with save_beside(output) as folder:
         clock.step("write")
         write(graph, folder / output.name, metadata)

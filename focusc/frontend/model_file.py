@@ -10,6 +10,7 @@ import onnx
 import onnx.inliner
 from google.protobuf.message import DecodeError
 
+from focusc.export.metadata import WEIGHTS, check_keys
 from focusc.frontend import rules  # noqa: F401  (registers the rules)
 from focusc.frontend.bodies import DEFAULT_DOMAINS, OLDEST, expand_bodies
 from focusc.frontend.errors import bad_model
@@ -53,7 +54,8 @@ def open_model(path: str | Path) -> ModelFile:
                         hint="the file is truncated, or not ONNX; export it again") from None
     opset = _opset(proto, name)
     metadata = {p.key: p.value for p in proto.metadata_props}
-    files = ExternalFiles(path.resolve().parent, name, absent=metadata.get("focusc.weights") == "absent")
+    check_keys(metadata, name)
+    files = ExternalFiles(path.resolve().parent, name, absent=metadata.get(WEIGHTS) == "absent")
     for tensor in proto.graph.initializer:
         if is_external(tensor) and tensor.data_type in STORED:
             files.bytes_of(tensor)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from typing import Any
+
+import numpy as np
 
 from focusc.ir.diagnostics import InferError
 from focusc.ir.types import ConcentratedType, TensorType, Type
@@ -82,3 +85,12 @@ def broadcast(*shapes: tuple[int, ...]) -> tuple[int, ...]:
 def count(shape: tuple[int, ...]) -> int:
     """Number of elements."""
     return math.prod(shape)
+
+
+def inside(indices: np.ndarray[Any, Any], low: int, high: int, what: str) -> np.ndarray[Any, Any]:
+    """The indices, if all are in low..high; InferError `run.index` for the first that is not."""
+    outside = (indices < low) | (indices > high)
+    if outside.any():
+        at = tuple(int(i) for i in np.argwhere(outside)[0])
+        raise InferError(f"index {list(at)} is {indices[at]}, expected {low}..{high} ({what})", code="run.index")
+    return indices

@@ -17,7 +17,7 @@ from focusc.ir.declare import attr, defop, operand
 from focusc.ir.diagnostics import InferError
 from focusc.ir.ops.activations import erf as erf
 from focusc.ir.ops.activations import gelu, sigmoid
-from focusc.ir.ops.checks import floating, of_shape, rows_of, same_dtype, tensor
+from focusc.ir.ops.checks import floating, inside, of_shape, rows_of, same_dtype, tensor
 from focusc.ir.types import TensorType, Type
 
 Array = np.ndarray[Any, Any]
@@ -289,13 +289,7 @@ class Embed(Op):
 
     @staticmethod
     def evaluate(ids: Array, table: Array) -> Array:
-        if ids.size and (ids.min() < 0 or ids.max() >= len(table)):
-            raise InferError(
-                f"a token number lies outside the table of {len(table)} rows: smallest {ids.min()}, "
-                f"largest {ids.max()}",
-                code="run.index",
-            )
-        return table[ids]
+        return table[inside(ids, 0, len(table) - 1, "the table's rows")]
 
     @staticmethod
     def examples() -> Examples:

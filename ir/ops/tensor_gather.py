@@ -9,7 +9,7 @@ import numpy as np
 from focusc.ir.core import Op
 from focusc.ir.declare import attr, defop, operand
 from focusc.ir.diagnostics import InferError
-from focusc.ir.ops.checks import axis_of, same_dtype, tensor
+from focusc.ir.ops.checks import axis_of, inside, same_dtype, tensor
 from focusc.ir.types import TensorType, Type
 
 Array = np.ndarray[Any, Any]
@@ -27,12 +27,7 @@ def _indices(type_: Type) -> TensorType:
 
 def _inside(indices: Array, extent: int, what: str) -> Array:
     """The indices counted from the front; InferError if one lies outside."""
-    if indices.size and (indices.min() < -extent or indices.max() >= extent):
-        raise InferError(
-            f"an index into {what} of extent {extent} lies outside: smallest {indices.min()}, largest {indices.max()}",
-            code="run.index",
-        )
-    return indices
+    return inside(indices, -extent, extent - 1, what)
 
 
 @defop("tensor.gather")

@@ -180,6 +180,7 @@ def place(state: State, symbol: Symbol, data: NDArray[Any]) -> None:
     else:
         state.mem.store_bytes(symbol.address, np.ascontiguousarray(data, _NUMPY[symbol.dtype]),
                               ITEM_BYTES[symbol.dtype])
+    state.inputs.append((symbol, data))
     state.placed(symbol)
 
 

@@ -100,6 +100,7 @@ class State:
         self.conv_in: tuple[int, ...] | None = None
         self.conv_win: tuple[int, ...] | None = None
         self.counts = DynamicCounts()
+        self.inputs: list[tuple[Symbol, NDArray[Any]]] = []
         self.observe = observe
         self.pc = 0
         self.k = kernels
@@ -216,8 +217,20 @@ class State:
         found = self.load_i32(addr, count)
         if count and (int(found.min()) < 0 or int(found.max()) >= limit):
             bad = int(np.flatnonzero((found < 0) | (found >= limit))[0])
-            raise Fault("run.index", f"entry {bad} of the index list is {int(found[bad])}, expected 0..{limit - 1}")
+            raise self._outside(addr, bad, int(found[bad]), limit)
         return found
+
+    def _outside(self, addr: int, entry: int, value: int, limit: int) -> Fault:
+        """The fault for an index, in terms of the input that the list is read from, if it is one."""
+        for symbol, data in self.inputs:
+            number = (addr - symbol.address) // 4 + entry
+            if symbol.dtype == "i32" and 0 <= number < symbol.count:
+                at = tuple(int(i) for i in np.unravel_index(number, symbol.shape))
+                # the input's memory may hold something else by now
+                if int(data[at]) == value:
+                    return Fault("input.value", f"input {symbol.name!r} is {value} at {list(at)}, expected "
+                                 f"0..{limit - 1}", hint=f"these are row numbers of a table of {limit} rows")
+        return Fault("run.index", f"entry {entry} of the index list is {value}, expected 0..{limit - 1}")
 
     def before_write(self, low: int, high: int) -> None:
         """Keep stream items and cached tiles right when DRAM bytes low..high change."""

@@ -135,3 +135,16 @@ def test_a_pass_that_changes_values(request: pytest.FixtureRequest) -> None:
 def test_text_that_is_too_long(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> None:
     monkeypatch.setattr(tree, "MAX_CHARACTERS", 100)
     check_message("parse.size", lambda: parse(EXP), request)
+
+
+def test_token_numbers_outside_the_table(request: pytest.FixtureRequest) -> None:
+    text = """module "m"(%input_ids: tensor<1x3xi64>) -> ("y") {
+  %table = tensor.constant() {value = dense<2x2xf32, [1.0, 2.0, 3.0, 4.0]>} : tensor<2x2xf32>
+  %ids = tensor.reshape(%input_ids) {shape = [3]} : tensor<3xi64>
+  %y = nn.embed(%ids, %table) : tensor<3x2xf32> loc("/embed/Gather" "embed")
+  return(%y)
+}
+"""
+    for name, number in (("run.index-input", 2), ("run.index-negative", -1)):
+        ids = np.array([[0, 1, number]])
+        check_message(name, lambda ids=ids: interpret(parse(text), {"input_ids": ids}), request)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 
 from benchmarks.synthetic import Decoder
@@ -94,9 +95,44 @@ class TestInputs:
         np.savez("in.npz", **arrays)
         refused(cli, golden, name, *RUN)
 
+    def test_token_ids_outside_the_vocabulary(self, cli: Cli, golden: Golden, tmp_path: Path) -> None:
+        helper = onnx.helper
+        nodes = [
+            helper.make_node("Reshape", ["input_ids", "flat"], ["ids"]),
+            helper.make_node("Gather", ["embed.weight", "ids"], ["rows"], name="embed"),
+            helper.make_node("Relu", ["rows"], ["y"]),
+        ]
+        weights = {"embed.weight": np.ones((5, 32), np.float32), "flat": np.array([4])}
+        graph = helper.make_graph(
+            nodes,
+            "ids",
+            [helper.make_tensor_value_info("input_ids", onnx.TensorProto.INT64, [2, 2])],
+            [helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [4, 32])],
+            [onnx.numpy_helper.from_array(value, name) for name, value in weights.items()],
+        )
+        onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), "ids.onnx")
+        assert cli("compile", "ids.onnx", "-o", "p.fbin", "--concentrate", "none").status == 0
+        np.savez("in.npz", input_ids=np.array([[0, 4], [3, 0]]))
+        assert cli(*RUN).status == 0
+        Path("out.npz").unlink()
+        for name, wrong in (("inputs_above_the_vocabulary", 5), ("inputs_below_the_vocabulary", -1)):
+            np.savez("in.npz", input_ids=np.array([[0, 4], [wrong, 0]]))
+            refused(cli, golden, name, *RUN)
+
     def test_not_an_npz(self, cli: Cli, golden: Golden, program: Path) -> None:
         Path("in.npz").write_text("hello")
         refused(cli, golden, "inputs_file", *RUN)
+
+    def test_another_byte_order(self, cli: Cli, program: Path) -> None:
+        """Arrays of a big-endian machine are converted: the outputs are the same to the bit."""
+        with np.load("in.npz") as arrays:
+            swapped = {name: array.astype(array.dtype.newbyteorder(">")) for name, array in arrays.items()}
+        assert cli(*RUN).status == 0
+        here = Path("out.npz").read_bytes()
+        np.savez("in.npz", **swapped)
+        assert b">f4" in Path("in.npz").read_bytes()
+        assert cli(*RUN).status == 0
+        assert Path("out.npz").read_bytes() == here
 
     def test_missing_file(self, cli: Cli, golden: Golden, program: Path) -> None:
         Path("in.npz").unlink()

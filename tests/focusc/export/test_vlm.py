@@ -195,6 +195,10 @@ def test_tokens_and_pixels_that_do_not_fit(tmp_path: Path) -> None:
     request = arrays(tmp_path, [1, 120, 120, 120, 120, 3], {"images": given["pixel_values"]})
     assert "takes no argument 'images'" in str(
         refused("export.arrays", config, out, random_weights=0, request=request))
+    archive = bytearray((tmp_path / "pixels.npz").read_bytes())
+    archive[60] ^= 0xFF
+    (tmp_path / "pixels.npz").write_bytes(archive)
+    refused("export.arrays", config, out, random_weights=0, request=request)
     (tmp_path / "ids.npy").write_bytes(b"no array")
     refused("export.arrays", config, out, random_weights=0, request=request)
 

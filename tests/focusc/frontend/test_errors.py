@@ -99,6 +99,8 @@ CASES: dict[str, Callable[[Path], None]] = {
     "onnx.dtype-weight": written(model([helper.make_node("Cast", ["w"], ["y"], to=F32)], [],
                                        [tensor("y", [2])], {"w": np.zeros(2, np.uint64)})),
     "onnx.name": written(model([RELU], [X], [Y, X])),
+    "onnx.metadata": written(model([RELU], [X], [Y], metadata={"focusc.visul": "1,8"})),
+    "onnx.metadata-unlike": written(model([RELU], [X], [Y], metadata={"focusc.quantisation": "int8"})),
     "onnx.sparse": written(sparse()),
     "onnx.dynamic-value": written(model([helper.make_node("Reshape", ["x", "s"], ["y"])], [X, tensor("s", [1], I64)],
                                         [tensor("y", [8])])),
