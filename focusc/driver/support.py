@@ -103,7 +103,8 @@ def concentration_sites(
     config: str | os.PathLike[str] | None = None,
     layout: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """The ops that concentration inserts: layer, kind (sic or sec), site, source node, rows, columns.
+    """The ops that concentration inserts: layer, kind (sic, sec, or none for what is left out), site, source node,
+    rows, columns, and for what is left out why.
 
     The arguments are those of `compile`. Raises InputError or CompileError as it does.
     """
@@ -131,6 +132,9 @@ def concentration_sites(
                 "node": op.loc.origin(),
                 "rows": shape[-2] if len(shape) > 1 else op.attrs.get("visual_len", ""),
                 "columns": shape[-1] if len(shape) > 1 else "",
+                "why": "",
             }
         )
-    return found
+    for layer, site, why in module.attrs["concentrate"].get("left_out", ()):
+        found.append({"layer": layer, "kind": "none", "site": site, "node": "", "rows": "", "columns": "", "why": why})
+    return sorted(found, key=lambda site: site["layer"])

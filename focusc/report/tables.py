@@ -94,11 +94,21 @@ def _grouped(problems: Sequence[Diagnostic]) -> list[tuple[str, list[str]]]:
 
 
 def sites_table(sites: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """Where a concentrating compile would gather and prune."""
+    """Where a concentrating compile would gather and prune, and below it where it cannot, and why."""
     made = table("concentration sites", "layer", "kind", "site", "node", "rows", "columns", left=4)
     for site in sites:
-        made.add_row(*(str(site.get(key, "")) for key in ("layer", "kind", "site", "node", "rows", "columns")))
-    return made
+        if site["kind"] != "none":
+            made.add_row(*(str(site.get(key, "")) for key in ("layer", "kind", "site", "node", "rows", "columns")))
+    absent = [site for site in sites if site["kind"] == "none"]
+    if not absent:
+        return made
+    reasons: dict[tuple[str, str], list[str]] = {}
+    for site in absent:
+        reasons.setdefault((site["site"], site["why"]), []).append(str(site["layer"]))
+    left = table("left out", "layers", "site", "why", left=3)
+    for (name, why), layers in reasons.items():
+        left.add_row(", ".join(layers), name, why)
+    return Group(made, left)
 
 
 def compile_table(summary: Mapping[str, Any]) -> RenderableType:

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from focusc.ir.concentration.structure import shape
+from focusc.ir.concentration.neighbours import shape
 from focusc.ir.core import Op, Value
 from focusc.ir.diagnostics import CompileError, fail
 from focusc.ir.rewrite import Rewriter
 from focusc.ir.types import TensorType, TokensType
 
+VECTOR_WISE = frozenset({"nn.linear", "nn.layer_norm", "nn.rms_norm"})
+"""Ops that turn each vector of the last axis into one, whatever the axes before it are."""
 ROW_WISE = frozenset(
     {
-        "nn.linear",
-        "nn.layer_norm",
-        "nn.rms_norm",
-        "nn.gelu",
-        "nn.silu",
-        "nn.swiglu",
         "nn.attention",
         "sic.gather",
         "sic.scatter",
@@ -29,7 +25,7 @@ ROW_WISE = frozenset(
     }
 )
 """Ops whose results have the rows of their first operand, on the axis before the last."""
-ELEMENT_WISE = frozenset(
+ELEMENT_WISE = frozenset({"nn.gelu", "nn.silu", "nn.swiglu"}) | frozenset(
     f"tensor.{name}"
     for name in (
         "add",
@@ -90,6 +86,8 @@ class Compaction:
             handler = self._row_wise
         elif op.name in ELEMENT_WISE:
             handler = self._element_wise
+        elif op.name in VECTOR_WISE:
+            handler = self._vector_wise
         else:
             handler = {
                 "tensor.reshape": self._reshape,
@@ -139,7 +137,7 @@ class Compaction:
 
     def _row_wise(self, op: Op, axis: int) -> int:
         for i, value in enumerate(op.operands):
-            if value is not None and op.name in ("nn.rope", "nn.attention", "nn.swiglu") and value not in self.axis:
+            if value is not None and op.name in ("nn.rope", "nn.attention") and value not in self.axis:
                 self._bring(op, i, len(shape(value)) - 2)
         if op.name == "nn.attention":
             if op.attrs["window"]:
@@ -149,6 +147,12 @@ class Compaction:
                 self._bring(op, 3, len(shape(mask)) - 1)
         rank = len(shape(op.results[0]))
         if axis != rank - 2:
+            raise self._unsupported(op, f" along axis {axis} of {rank}")
+        return axis
+
+    def _vector_wise(self, op: Op, axis: int) -> int:
+        rank = len(shape(op.results[0]))
+        if op.operands[0] not in self.axis or axis == rank - 1:
             raise self._unsupported(op, f" along axis {axis} of {rank}")
         return axis
 

@@ -1,6 +1,7 @@
 """What concentration saves: unique vectors by layer and site as the interpreter meets them, and multiply-accumulates.
 
-MACs counted: the linears of the decoder layers and both products of their causal attention (row i meets i + 1 keys).
+MACs counted: the linears of the decoder layers and both products of their causal attention (row i meets i + 1 keys);
+not what a layer without one does to mix tokens.
 A linear on concentrated rows executes, for every 32-wide slice, only the rows whose vector linked to no other; so does
 Q*K^T, head by head. P*V runs on all rows. Vision tower, embedding and output head are outside.
 """
@@ -15,7 +16,8 @@ import numpy as np
 
 from focusc.ir.concentrated import Concentrated
 from focusc.ir.concentration.layout import Layout
-from focusc.ir.concentration.structure import DecoderLayer, find_decoder_layers, operand, shape
+from focusc.ir.concentration.neighbours import operand, shape
+from focusc.ir.concentration.structure import DecoderLayer, find_decoder_layers
 from focusc.ir.core import Module, Op, Value
 
 __all__ = ["DecoderLayer", "Macs", "SiteCount", "SiteObserver", "find_decoder_layers", "macs"]
@@ -133,7 +135,8 @@ def macs(module: Module, observed: SiteObserver | None = None) -> Macs:
     layers = find_decoder_layers(module)
     layout = Layout.of(module)
     done: dict[str, Any] = module.attrs.get("concentrate") or {}
-    original = int(done.get("rows", shape(operand(layers[0].attention, 0))[-2]))
+    attentions = [layer.attention for layer in layers if layer.attention is not None]
+    original = int(done.get("rows", shape(operand(attentions[0], 0))[-2]))
     text = original - layout.length
     gathers = [op for op in module.walk() if op.name == "sic.gather"]
     unique = {op.result: observed.unique(i) for i, op in enumerate(gathers)} if observed is not None else {}
@@ -141,7 +144,8 @@ def macs(module: Module, observed: SiteObserver | None = None) -> Macs:
     for layer in layers:
         for op in layer.linears:
             totals += _linear(op, original, text, unique)
-        totals += _attention(layer, original, text, layout.start, unique)
+        if layer.attention is not None:
+            totals += _attention(layer.attention, original, text, layout.start, unique)
     return Macs(*(float(x) for x in totals))
 
 
@@ -164,9 +168,9 @@ def _linear(op: Op, original: int, text: int, unique: dict[Value, Array]) -> Arr
     return np.array([original * k * n, executed + text * k * n, (original - text) * k * n, executed])
 
 
-def _attention(layer: DecoderLayer, original: int, text: int, start: int, unique: dict[Value, Array]) -> Array:
-    q = operand(layer.attention, 0)
-    width, value_width = shape(q)[-1], shape(layer.attention.result)[-1]
+def _attention(attention: Op, original: int, text: int, start: int, unique: dict[Value, Array]) -> Array:
+    q = operand(attention, 0)
+    width, value_width = shape(q)[-1], shape(attention.result)[-1]
     now = shape(q)[-2]
     visual, before = now - text, original - text
     behind = text - start

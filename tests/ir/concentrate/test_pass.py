@@ -25,6 +25,7 @@ from focusc.ir import (
 )
 from focusc.ir.concentration.schedule import PUBLISHED, scaled
 from focusc.ir.concentration.structure import find_decoder_layers
+from focusc.ir.ops.sic import SITES
 from focusc.ir.passes.concentrate import concentrate
 from tests.ir.concentrate.decoder import Shape, decoder, video_like
 from tests.reference_concentration import Window, budget, importance, select, sic
@@ -87,7 +88,7 @@ def test_every_site_is_gathered_once_per_layer_and_feeds_its_gemms() -> None:
     for g in gathers:
         assert len(g.result.users) == readers[g.site]
         assert {u.name for u in g.result.users} == {"nn.attention" if g.site == "query" else "nn.linear"}
-    assert stats.text() == "layers=3 gathers=15 prunings=0 kept=36 dropped=0"
+    assert stats.text() == "layers=3 gathers=15 prunings=0 kept=36 dropped=0 left_out=0"
 
 
 def test_sites_can_be_chosen() -> None:
@@ -103,7 +104,7 @@ def test_tokens_go_after_the_attention_and_before_the_mlp_of_the_scheduled_layer
         for i, op in enumerate(o for o in out.walk() if o.name in ("nn.attention", "nn.swiglu"))
     }
     assert list(rows.values()) == [42, 24, 24, 24, 24, 15]
-    assert stats.text() == "layers=3 gathers=0 prunings=2 kept=9 dropped=27"
+    assert stats.text() == "layers=3 gathers=0 prunings=2 kept=9 dropped=27 left_out=0"
     selects = [op for op in out.walk() if op.name == "sec.select"]
     assert [[r.type for r in op.results] for op in selects] == [
         [TokensType(24, 42), TokensType(18, 36)],
@@ -258,7 +259,7 @@ def unfused(m: Module) -> None:
         (None, {"block": (2, 2)}, "concentrate.option", "three whole numbers"),
         (None, {"threshold": 9.0}, "concentrate.option", "threshold is 9"),
         (None, {"seed": -1}, "concentrate.option", "seed is -1"),
-        (None, {"vector": 24}, "concentrate.head-size", "heads of 32 columns"),
+        (None, {"vector": 24, "sites": ("query",)}, "concentrate.head-size", "heads have 32 columns"),
         (without_layout, {}, "layout.missing", "no token layout"),
         (relayout(visual=(20, 36)), {}, "layout.visual", r"\[20, 56\) leaves the sequence of 42 rows"),
         (relayout(query=9), {}, "layout.query", "but 4 of the 42 rows"),
@@ -266,7 +267,7 @@ def unfused(m: Module) -> None:
         (relayout(grid=(3, 3, 3), strides=()), {}, "layout.grid", "has 27 points, but the visual span has 36"),
         (relayout(visual=(2,)), {}, "layout.type", "expected 2 whole numbers"),
         (relayout(query="all"), {}, "layout.type", "expected a whole number"),
-        (unfused, {}, "concentrate.structure", "bare tensor.matmul"),
+        (unfused, {"sites": ("o_in",)}, "concentrate.structure", "no site o_in .*: no nn.linear follows its attention"),
     ],
 )
 def test_bad_input_is_explained(change: Any, options: dict[str, Any], code: str, words: str) -> None:
@@ -281,8 +282,28 @@ def test_bad_input_is_explained(change: Any, options: dict[str, Any], code: str,
 def test_head_size_error_says_which_sites_work() -> None:
     module = decoder(Shape(heads=2, kv_heads=2, head_size=48))
     with pytest.raises(CompileError, match=r"sites=\[qkv_in,o_in,mlp_in,down_in\]"):
-        concentrate(module, method="sic")
+        concentrate(module, method="sic", sites=SITES)
     apply(module, method="sic", sites=("qkv_in", "o_in", "mlp_in", "down_in"))
+
+
+def left_out(module: Module) -> list[tuple[int, str, str]]:
+    return list(module.attrs["concentrate"].get("left_out", ()))
+
+
+def test_what_a_layer_does_not_have_is_left_out_and_said() -> None:
+    out, stats = apply(decoder(Shape(heads=2, kv_heads=2, head_size=48)))
+    assert {op.site for op in out.walk() if op.name == "sic.gather"} == {"qkv_in", "o_in", "mlp_in", "down_in"}
+    assert [(layer, site) for layer, site, _ in left_out(out)] == [(0, "query"), (1, "query"), (2, "query")]
+    assert {why for *_, why in left_out(out)} == {
+        "its heads have 48 columns, not a multiple of the 32-wide vectors: one vector would straddle two heads, and "
+        "Q*K^T could not skip it"
+    }
+    assert stats["left_out"] == 3
+    module = decoder()
+    unfused(module)
+    out, _ = apply(module)
+    assert left_out(out) == [(0, "o_in", "no nn.linear follows its attention")]
+    run(out)
 
 
 def test_a_constant_add_before_the_mlp_is_no_residual_add() -> None:
