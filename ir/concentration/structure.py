@@ -179,7 +179,9 @@ def _blind(attention: Op, layout: Layout) -> str:
     values = np.atleast_2d(mask.op.attrs["value"].array)
     seen = values if values.dtype == bool else values > HIDDEN
     asking = seen[..., -layout.query :, :] if seen.shape[-2] > 1 else seen
-    return "" if asking[..., layout.start : layout.end].all() else "its attention's mask hides visual tokens from the prompt"
+    if asking[..., layout.start : layout.end].all():
+        return ""
+    return "its attention's mask hides visual tokens from the prompt"
 
 
 def _mlp(add: Op, missing: dict[str, str]) -> tuple[list[Op], list[Op], Op | None]:
