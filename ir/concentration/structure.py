@@ -7,7 +7,7 @@ tokens by other means (linear attention) is found by its place between two layer
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -130,11 +130,7 @@ def find_decoder_layers(module: Module) -> list[DecoderLayer]:
             layers += _between(layers[-1] if layers else None, layer.hidden, order)
         layers.append(layer)
     layers += _behind(layers[-1], order)
-    return [_numbered(layer, i) for i, layer in enumerate(layers)]
-
-
-def _numbered(layer: DecoderLayer, index: int) -> DecoderLayer:
-    return DecoderLayer(**{**layer.__dict__, "index": index})
+    return [replace(layer, index=i) for i, layer in enumerate(layers)]
 
 
 def _layer(attention: Op, layout: Layout | None, order: dict[Op, int]) -> DecoderLayer:
