@@ -1,6 +1,5 @@
 """Attribute values: their canonical form and their comparison."""
 
-# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 from collections.abc import Sequence
@@ -36,9 +35,9 @@ def canonical(value: Any, depth: int = 0) -> Any:
             raise fail("attr.type", "a dict attribute has keys that are not strings")
         return {k: canonical(v, depth + 1) for k, v in value.items()}
     if isinstance(value, (np.bool_, np.integer, np.floating)):
-        return value.item()
+        return cast("np.generic[Any]", value).item()
     if isinstance(value, np.ndarray):
-        return Resource("", value)
+        return Resource("", cast("np.ndarray[Any, Any]", value))
     for plain in (int, float, str):  # subclasses: enum members, str subclasses
         if isinstance(value, plain):
             return plain(value)

@@ -5,12 +5,11 @@ its last use. An op with regions gets one callable per region: it takes the bloc
 values as a tuple.
 """
 
-# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -122,9 +121,9 @@ class Executor:
         step = None
         try:
             for step in steps:
-                got: Any = step.fn(*[env[i] for i in step.inputs])
+                got = step.fn(*[env[i] for i in step.inputs])
                 outputs = step.outputs
-                values: tuple[Any, ...] = () if not outputs else got if isinstance(got, tuple) else (got,)
+                values = () if not outputs else cast("tuple[Any, ...]", got) if isinstance(got, tuple) else (got,)
                 for slot, value in zip(outputs, values, strict=True):
                     env[slot] = value
                 if observer is not None:

@@ -1,10 +1,9 @@
 """Structural matching for import rules and passes: what a value is made of, never what it is called."""
 
-# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -101,7 +100,7 @@ def evaluate_op(op: Op, arrays: list[Any]) -> np.ndarray | None:
             got = fn(*arrays, **op.keywords())
     except (CompileError, ArithmeticError, ValueError, IndexError, MemoryError):
         return None
-    return np.asarray(got[0] if isinstance(got, tuple) else got)
+    return np.asarray(cast("tuple[Any, ...]", got)[0] if isinstance(got, tuple) else got)
 
 
 # ---- what a value is made of

@@ -5,7 +5,6 @@ is a repetition. Two chains with the same view are the same function, whatever o
 rebuild views instead of matching op sequences.
 """
 
-# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 import math
@@ -112,7 +111,8 @@ def _apply(op: Op, axes: tuple[Axis, ...] | None) -> tuple[Axis, ...] | None:
     if axes is None:
         return None
     if op.name == "tensor.transpose":
-        return tuple(axes[p] for p in op.attrs["perm"])
+        perm: tuple[int, ...] = op.attrs["perm"]
+        return tuple(axes[p] for p in perm)
     shape = shape_of(op.result)
     if op.name == "tensor.reshape":
         return regrouped([f for axis in axes for f in axis], shape)

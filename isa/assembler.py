@@ -6,14 +6,13 @@ BYTES, "digest"`, `.const_absent BYTES` (constants without values), `.debug "ir"
 `.loc N` (debug entry of the instructions that follow, -1 for none). Comments start with `;` or `#`.
 """
 
-# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 import functools
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeGuard, cast
 
 import lark
 import numpy as np
@@ -73,7 +72,7 @@ class _Assembler:
 
     def run(self) -> Program:
         tree = self.parse()
-        statements = [node for node in tree.children if isinstance(node, Tree)]
+        statements = [node for node in tree.children if _is_tree(node)]
         # Symbols first: an address may name a symbol that is declared further down.
         for node in statements:
             if node.data == "directive":
@@ -103,11 +102,12 @@ class _Assembler:
 
     def parse(self) -> Node:
         try:
-            return _parser().parse(self.text + "\n")
+            tree: Node = cast(Any, _parser()).parse(self.text + "\n")
+            return tree
         except lark.exceptions.UnexpectedInput as error:
             line, col = max(error.line, 1), max(error.column, 1)
             if isinstance(error, lark.exceptions.UnexpectedToken):
-                token = error.token
+                token: Token = cast(Any, error).token
                 found = "the end of the line" if token.type in ("_NL", "$END") else repr(str(token))
                 line, col = token.line or line, token.column or col
             else:
@@ -185,7 +185,7 @@ class _Assembler:
         return value
 
     def symbol(self, node: Node, args: list[Any]) -> None:
-        if len(args) != 5 or not isinstance(args[3], Tree) or args[3].data != "list":
+        if len(args) != 5 or not _is_tree(args[3]) or args[3].data != "list":
             self.fail("asm.directive", ".symbol takes: name, kind, type, [shape], address", node)
         name, kind, dtype = (self.string(arg, node) for arg in args[:3])
         shape = tuple(self.integer(item, node) for item in args[3].children)
@@ -286,10 +286,10 @@ class _Assembler:
     def value(self, item: Field, node: Any) -> Any:
         kind = item.kind
         if kind == "addr":
-            if not isinstance(node, Tree) or node.data != "address":
+            if not _is_tree(node) or node.data != "address":
                 self.fail("asm.operand", f"{item.name} is an address, written [symbol+offset+register]", node)
             return self.address(node)
-        if isinstance(node, Tree) and node.data == "address":
+        if _is_tree(node) and node.data == "address":
             self.fail("asm.operand", f"{item.name} is not an address", node)
         atoms = _atoms(node)
         token = atoms[0][1]
@@ -349,11 +349,15 @@ class _Assembler:
         return Addr(register, total)
 
 
+def _is_tree(node: Any) -> TypeGuard[Node]:
+    return isinstance(node, Tree)
+
+
 def _atoms(node: Any) -> list[tuple[int, Token]]:
     """Signed atoms of a `sum`."""
     out: list[tuple[int, Token]] = []
     sign = 1
-    for child in node.children if isinstance(node, Tree) else []:
+    for child in node.children if _is_tree(node) else []:
         if isinstance(child, Token):
             sign = -1 if child == "-" else 1
         else:
@@ -374,7 +378,7 @@ def _only(node: Any) -> Token | None:
 
 def _first(node: Any) -> Token | None:
     """The first token inside a node."""
-    while isinstance(node, Tree):
+    while _is_tree(node):
         if not node.children:
             return None
         node = node.children[0]

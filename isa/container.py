@@ -11,7 +11,6 @@ A container is untrusted: every bound and checksum is verified before use, JSON 
 are memory-mapped, and nothing in the file is executed.
 """
 
-# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 import hashlib
@@ -142,7 +141,8 @@ def save(program: Program, path: str | os.PathLike[str], *, external: str | None
         body.append((name, 0, data))
     body.append(("const", flags, content))  # last, so that tools can read everything else from the file's beginning
     offset = align(_HEADER.size + _ENTRY.size * len(body))
-    entries, places = b"", []
+    entries = b""
+    places: list[tuple[int, bytes | NDArray[np.uint8]]] = []
     for name, flag, data in body:
         entries += _ENTRY.pack(name.encode(), flag, 0, offset, len(data), _digest(data))
         places.append((offset, data))

@@ -7,7 +7,6 @@ read again for every row that it serves. SIC's bytes are those of the published 
 the map is written when it is made and when a load brings it back.
 """
 
-# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -208,7 +207,8 @@ class _Owners:
         if address >= base:
             offset, p = address - base, self.place
             here = (p[:, 0] <= offset) & (offset < p[:, 1]) & (p[:, 2] <= step) & (step <= p[:, 3])
-            for i in np.flatnonzero(here)[:1].tolist():
+            inside: list[int] = np.flatnonzero(here)[:1].tolist()
+            for i in inside:
                 row = self.rows[i]
                 for symbol in self.outer:
                     # Inputs live from the first step, outputs past the last.
@@ -216,7 +216,8 @@ class _Owners:
                     if lives and symbol.address == base + row["offset"]:
                         return symbol.name, symbol.kind
                 return str(row["name"]), "scratch"
-        for i in np.flatnonzero((self.starts <= address) & (address < self.ends))[:1].tolist():
+        declared: list[int] = np.flatnonzero((self.starts <= address) & (address < self.ends))[:1].tolist()
+        for i in declared:
             return self.symbols[i].name, self.symbols[i].kind
         return "other", "scratch"
 

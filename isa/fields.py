@@ -5,7 +5,6 @@ an instruction declares them, lowest bits first; a field that would straddle a l
 that the sequencer resolves is `R[register] + immediate` (with r0 = 0), so that expansion needs no case by field kind.
 """
 
-# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 import math
@@ -13,7 +12,7 @@ import re
 import struct
 from dataclasses import dataclass
 from dataclasses import field as dc_field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from focusc.isa.errors import IsaError
 
@@ -100,11 +99,11 @@ class Field:
         return IsaError("insn.operand", f"{self.owner}: operand {self.name} is {value!r}, expected {expected}")
 
     def integer(self, value: object, low: int, high: int, what: str) -> int:
-        if isinstance(value, (bool, float)) and value != int(value):
-            raise self.fail(value, what)
         try:
+            if isinstance(value, (bool, float)) and value != int(value):
+                raise self.fail(value, what)
             number = int(value)  # type: ignore[call-overload]  # numpy integers are welcome
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise self.fail(value, what) from None
         if not low <= number <= high:
             raise self.fail(number, f"{what} in {low}..{high}")
@@ -121,10 +120,11 @@ class Field:
                 return R(index, offset) if index else offset
             return self.integer(value, low, high, "an integer or R(n)")
         if kind == "addr":
-            if isinstance(value, tuple) and len(value) == 2:
-                return Addr(self.integer(value[0], 0, REGISTERS - 1, "a base register"),
-                            self.integer(value[1], -(1 << 39), (1 << 39) - 1, "a byte offset"))
-            return Addr(0, self.integer(value, -(1 << 39), (1 << 39) - 1, "an address"))
+            pair = cast("tuple[object, ...]", value) if isinstance(value, tuple) else ()
+            if len(pair) == 2:
+                return Addr(self.integer(pair[0], 0, REGISTERS - 1, "a base register"),
+                            self.integer(pair[1], -(1 << 39), (1 << 39) - 1, "a byte offset"))
+            return Addr(0, self.integer(cast(object, value), -(1 << 39), (1 << 39) - 1, "an address"))
         if kind == "reg":
             if isinstance(value, R):
                 if value.offset:

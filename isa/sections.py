@@ -1,12 +1,11 @@
 """Contents of a container's structured sections: canonical JSON out, strictly validated JSON in."""
 
-# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 import json
 import math
 import re
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
 from focusc.isa.errors import FormatError, IsaError
 from focusc.isa.program import DebugEntry, Symbol
@@ -61,7 +60,7 @@ def read_object(data: memoryview, section: str) -> dict[str, Any]:
     value = _read(data, section)
     if not isinstance(value, dict):
         _fail(section, f"holds a JSON {type(value).__name__}, expected an object")
-    return value
+    return cast("dict[str, Any]", value)
 
 
 def _shown(value: Any) -> str:
@@ -86,13 +85,14 @@ def _rows(table: dict[str, Any], key: str, section: str, needed: tuple[str, ...]
     rows = table.get(key, [])
     if not isinstance(rows, list):
         _fail(section, f"{key} is {_shown(rows)}, expected a list of objects")
-    for number, row in enumerate(rows):
+    found = cast("list[Any]", rows)
+    for number, row in enumerate(found):
         if not isinstance(row, dict):
             _fail(section, f"{key}[{number}] is {_shown(row)}, expected an object")
         absent = [name for name in needed if name not in row]
         if absent:
             _fail(section, f"{key}[{number}] has no field {absent[0]}")
-    return rows
+    return found
 
 
 def check_meta(meta: dict[str, Any]) -> None:
@@ -130,6 +130,11 @@ def check_plan(plan: dict[str, Any]) -> None:
             _integer(row[key], "plan", f"buffers[{number}].{key}")
 
 
+def _lists(rows: Any, length: int) -> list[list[Any] | None]:
+    """The rows that are lists of that length; None in place of any other."""
+    return [row if isinstance(row, list) and len(cast("list[Any]", row)) == length else None for row in rows]
+
+
 def read_symbols(data: memoryview) -> tuple[list[Symbol], int]:
     """Symbols and the arena's size."""
     value = read_object(data, "symbols")
@@ -137,13 +142,14 @@ def read_symbols(data: memoryview) -> tuple[list[Symbol], int]:
     if set(value) != {"arena_bytes", "symbols"} or not isinstance(rows, list):
         _fail("symbols", "expected the keys arena_bytes and symbols (a list)")
     out: list[Symbol] = []
-    for number, row in enumerate(rows):
-        if not isinstance(row, list) or len(row) != 5 or not isinstance(row[3], list):
+    for number, row in enumerate(_lists(rows, 5)):
+        if row is None or not isinstance(row[3], list):
             _fail("symbols", f"symbol {number} is not [name, kind, dtype, shape, address]")
         name, kind, dtype = (_string(item, "symbols", f"symbol {number}") for item in row[:3])
-        if len(row[3]) > 16:
-            _fail("symbols", f"symbol {name}: {len(row[3])} dimensions")
-        shape = tuple(_integer(n, "symbols", f"extent of {name}") for n in row[3])
+        extents = cast("list[Any]", row[3])
+        if len(extents) > 16:
+            _fail("symbols", f"symbol {name}: {len(extents)} dimensions")
+        shape = tuple(_integer(n, "symbols", f"extent of {name}") for n in extents)
         try:
             out.append(Symbol(name, kind, dtype, shape, _integer(row[4], "symbols", f"address of {name}")))
         except IsaError as error:
@@ -157,8 +163,8 @@ def read_debug(data: memoryview) -> list[DebugEntry]:
     if not isinstance(rows, list):
         _fail("debug", "expected a list of entries")
     out: list[DebugEntry] = []
-    for number, row in enumerate(rows):
-        if not isinstance(row, list) or len(row) != 4 or not all(isinstance(item, str) for item in row):
+    for number, row in enumerate(_lists(rows, 4)):
+        if row is None or not all(isinstance(item, str) for item in row):
             _fail("debug", f"entry {number} is not four texts")
         out.append(DebugEntry(*row))
     return out

@@ -5,13 +5,13 @@ trace-event format. One slice a command, named by instruction and source node; a
 array takes the next one, although its drain or scatter may end later.
 """
 
-# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportMissingTypeStubs=false
 from __future__ import annotations
 
 import json
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -74,7 +74,7 @@ def write_timeline(path: str | os.PathLike[str], program: Program, machine: Mach
 
     IsaError(`timeline.format`) for another ending.
     """
-    ending = os.path.splitext(os.fspath(path))[1].lower()
+    ending = Path(path).suffix.lower()
     if ending not in (".pftrace", ".json"):
         raise IsaError("timeline.format", f"a timeline ends in .pftrace (Perfetto) or .json (Chrome), not {ending!r}",
                        where=os.fspath(path))
@@ -94,7 +94,8 @@ def write_timeline(path: str | os.PathLike[str], program: Program, machine: Mach
 def _names(program: Program, timing: Timing) -> dict[int, tuple[str, str, str]]:
     """By instruction: slice name, assembly text, source node."""
     found: dict[int, tuple[str, str, str]] = {}
-    for pc in np.unique(timing.trace.pc).tolist():
+    pcs: list[int] = np.unique(timing.trace.pc).tolist()
+    for pc in pcs:
         insn, index = program.insns[pc], int(program.debug_index[pc])
         entry = program.debug[index] if index >= 0 else None
         node = (entry.path or entry.node) if entry else ""
@@ -153,7 +154,7 @@ def _perfetto(slices: Slices, curves: list[Curve], names: dict[int, tuple[str, s
               nanos: float) -> Iterator[bytes]:
     """Perfetto protobuf, in chunks of packets; names are interned once a program instruction."""
     from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import TrackEvent
-    from perfetto.trace_builder.proto_builder import TraceProtoBuilder
+    from perfetto.trace_builder.proto_builder import TraceProtoBuilder  # pyright: ignore[reportMissingTypeStubs]
 
     sequence, root = 1, 1
     builder = TraceProtoBuilder()

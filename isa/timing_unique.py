@@ -2,7 +2,6 @@
 address of its blocks.
 """
 
-# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 from typing import Any, Final
@@ -58,8 +57,7 @@ class UniqueFeed:
         load = part.op[at] == LdConc.opcode
 
         def column(name: str) -> Ints:
-            found: Ints = np.where(load, part.fields[at, _LOAD.index(name)], part.fields[at, _SIC.index(name)])
-            return found
+            return part.fields[at, np.where(load, _LOAD.index(name), _SIC.index(name))].astype(np.int64)
 
         window = np.zeros((len(at), 4), np.int64)
         if len(part.tiles):

@@ -4,7 +4,6 @@ The facts come from a module's attribute `layout`, from an ONNX file's metadata,
 through `Layout.parse`.
 """
 
-# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
@@ -155,14 +154,12 @@ def _numbers(facts: Mapping[str, Any], fact: str, count: int) -> tuple[int, ...]
     value: Any = facts.get(fact)
     if value is None:
         raise fail("layout.key", f"{fact} is missing", hint=HINT)
-    parts: list[Any]
+    parts: list[Any] = list(cast(Sequence[Any], value)) if isinstance(value, (list, tuple)) else [value]
+    shown: Any = parts if isinstance(value, (list, tuple)) else value
     if isinstance(value, str):
         parts = [_whole(part) for part in value.split(",")]
-    else:
-        parts = list(cast(Sequence[Any], value)) if isinstance(value, (list, tuple)) else [value]
     if len(parts) != count or any(type(part) is not int for part in parts):
         numbers = "a whole number" if count == 1 else f"{count} whole numbers"
-        shown = list(cast(Sequence[Any], value)) if isinstance(value, tuple) else value
         raise fail("layout.type", f"{fact} is {shown!r}, expected {numbers}", hint=HINT)
     return tuple(parts)
 

@@ -6,7 +6,6 @@ A linear on concentrated rows executes, for every 32-wide slice, only the rows w
 Q*K^T, head by head. P*V runs on all rows. Vision tower, embedding and output head are outside.
 """
 
-# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ from focusc.ir.concentration.layout import Layout
 from focusc.ir.concentration.neighbours import operand, shape
 from focusc.ir.concentration.structure import DecoderLayer, find_decoder_layers
 from focusc.ir.core import Module, Op, Value
+from focusc.ir.types import ConcentratedType
 
 __all__ = ["DecoderLayer", "Macs", "SiteCount", "SiteObserver", "find_decoder_layers", "macs"]
 
@@ -155,7 +155,8 @@ def _per_slot(x: Value, visual: int, unique: dict[Value, Array]) -> tuple[Array,
     width = shape(x)[-1]
     if found is None:
         return np.array([float(visual)]), np.array([width])
-    vector = x.type.vector  # type: ignore[attr-defined]
+    assert isinstance(x.type, ConcentratedType)
+    vector = x.type.vector
     return found, np.array([min(vector, width - vector * slot) for slot in range(len(found))])
 
 

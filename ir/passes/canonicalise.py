@@ -1,6 +1,5 @@
 """canonicalise: one spelling for everything that has several, and nothing that does nothing."""
 
-# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownLambdaType=false
 from __future__ import annotations
 
 import math
@@ -102,10 +101,11 @@ def repeated(op: Op, rewriter: Rewriter) -> str | None:
     """tile, and gather by 0 0 1 1 .., as reshape, expand, reshape."""
     x = op.operands[0] if op.operands else None
     if op.name == "tensor.tile" and x is not None:
-        pairs = [(r, d) for r, d in zip(op.attrs["repeats"], shape_of(x), strict=True)]
+        repeats: tuple[int, ...] = op.attrs["repeats"]
+        pairs = list(zip(repeats, shape_of(x), strict=True))
         inner = False
     elif op.name == "tensor.gather" and x is not None:
-        indices, axis = constant_of(op.operands[1]), op.attrs["axis"] % len(shape_of(x))
+        indices, axis = constant_of(op.operands[1]), axis_attr(op, len(shape_of(x)))
         extent = shape_of(x)[axis]
         if indices is None or indices.ndim != 1 or not extent or indices.size <= extent or indices.size % extent:
             return None
@@ -118,12 +118,21 @@ def repeated(op: Op, rewriter: Rewriter) -> str | None:
         return None
     if math.prod(r for r, _ in pairs) * math.prod(shape_of(x)) == 0:
         return None
-    unit, full = ([v for r, d in pairs for v in ((d,) if r == 1 else (d, one(r)) if inner else (one(r), d))]
-                  for one in (lambda r: 1, lambda r: r))
+    unit: list[int] = []  # x with an axis of 1 beside each axis that is repeated, and what that axis becomes
+    full: list[int] = []
+    for r, d in pairs:
+        unit += [d] if r == 1 else [d, 1] if inner else [1, d]
+        full += [d] if r == 1 else [d, r] if inner else [r, d]
     b = rewriter.builder_before(op)
     wide = b.emit("tensor.expand", b.emit("tensor.reshape", x, shape=tuple(unit)), shape=tuple(full))
     rewriter.replace(op, b.emit("tensor.reshape", wide, shape=shape_of(op.result)))
     return "expands"
+
+
+def axis_attr(op: Op, rank: int) -> int:
+    """The attribute `axis`, counted from the front."""
+    axis: int = op.attrs["axis"]
+    return axis % rank
 
 
 def gathered(op: Op, rewriter: Rewriter) -> str | None:
@@ -131,7 +140,7 @@ def gathered(op: Op, rewriter: Rewriter) -> str | None:
     x = op.operands[0] if op.operands else None
     if op.name != "tensor.gather" or x is None:
         return None
-    axis = op.attrs["axis"] % len(shape_of(x))
+    axis = axis_attr(op, len(shape_of(x)))
     indices, extent = constant_of(op.operands[1]), shape_of(x)[axis]
     if indices is None or indices.ndim > 1 or not indices.size:
         return None
@@ -185,7 +194,7 @@ def sliced(op: Op, rewriter: Rewriter) -> str | None:
 
 def _part(joined: Op, keep: tuple[range, ...]) -> tuple[Value, tuple[range, ...]] | None:
     """The one operand of a concatenation that holds all of `keep`, and the same range in it."""
-    axis = joined.attrs["axis"] % len(keep)
+    axis = axis_attr(joined, len(keep))
     wanted, start = keep[axis], 0
     if not len(wanted) or wanted.step < 0:
         return None
@@ -213,7 +222,8 @@ def slice_to(rewriter: Rewriter, op: Op, x: Value, keep: tuple[range, ...]) -> V
     if not attrs["axes"]:
         return x
     if any(r.step < 0 for r in keep):  # an end before the first element has no other way to be written
-        cut = [keep[a] for a in attrs["axes"]]
+        axes: tuple[int, ...] = attrs["axes"]
+        cut = [keep[a] for a in axes]
         attrs["ends"] = tuple(r.stop if r.step > 0 or r.stop >= 0 else -(2**62) for r in cut)
     return rewriter.builder_before(op).emit("tensor.slice", x, **attrs)
 
@@ -222,7 +232,7 @@ def concatenated(op: Op, rewriter: Rewriter) -> str | None:
     """One part, empty parts, a concatenation as a part, and neighbouring slices of one value."""
     if op.name != "tensor.concat":
         return None
-    axis = op.attrs["axis"] % len(shape_of(op.result))
+    axis = axis_attr(op, len(shape_of(op.result)))
     parts: list[Value] = []
     for value in op.operands:
         assert value is not None

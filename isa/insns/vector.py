@@ -5,7 +5,6 @@ divides the destination's; it repeats (one column is a scalar per row, [rows x h
 be `s`, the head of the activation stream, which is taken; with two `s`, `a` is taken first.
 """
 
-# pyright: reportUnknownArgumentType=false, reportUnknownMemberType=false, reportUnknownVariableType=false
 from __future__ import annotations
 
 from collections.abc import Callable
@@ -437,10 +436,10 @@ class VMask(Insn, opcode=0x63, engine="vec", mnemonic="v.mask"):
     @staticmethod
     def execute(s: State, d: int, row0: int, col0: int) -> None:
         out = s.update(d)
-        rows, cols = out.shape
+        rows, cols = int(out.shape[0]), int(out.shape[1])
         if col0 + cols - 1 > row0:
-            hidden = np.arange(cols)[None, :] + (col0 - row0) > np.arange(rows)[:, None]
-            np.copyto(out, np.float32(MASKED), where=hidden)
+            keys, queries = np.arange(col0 - row0, col0 - row0 + cols), np.arange(rows)
+            np.copyto(out, np.float32(MASKED), where=np.greater(keys, queries[:, None]))
 
 
 class VRot(Insn, opcode=0x64, engine="vec", mnemonic="v.rot"):

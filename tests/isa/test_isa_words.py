@@ -108,6 +108,8 @@ def test_float_text_is_shortest_and_exact(value: float) -> None:
     (lambda: Mma(t=31, k=1), "error[insn.operand]: mma: operand t is 's', expected a tile descriptor 0..30 (the stream can "
                              "only be a vector source)"),
     (lambda: Mma(t=1), "error[insn.operand]: mma: operand k is missing\n  hint: operands: t, k, acc"),
+    (lambda: Mma(t=1, k=float("nan")), "error[insn.operand]: mma: operand k is nan, expected an integer or R(n)"),
+    (lambda: Mma(t=1, k=float("inf")), "error[insn.operand]: mma: operand k is inf, expected an integer or R(n)"),
     (lambda: Mma(t=1, k=1, j=2), "error[insn.operand]: mma: operand j given, which it does not have\n"
                                  "  hint: operands: t, k, acc"),
     (lambda: Mma(1, 2, t=1), "error[insn.operand]: mma: operand t given, twice\n  hint: operands: t, k, acc"),
