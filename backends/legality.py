@@ -9,7 +9,11 @@ from focusc.ir import Diagnostic, Op, TensorType
 from focusc.isa.machine import Machine
 
 MOVES = frozenset(
-    f"tensor.{name}" for name in ("constant", "reshape", "transpose", "slice", "concat", "gather", "cast")
+    f"tensor.{name}"
+    for name in (
+        "constant", "reshape", "transpose", "slice", "concat", "cast", "expand", "tile", "pad",
+        "gather", "gather_nd", "gather_elements", "scatter_nd",
+    )
 )
 """Ops that only move elements, of whatever type."""
 

@@ -34,9 +34,10 @@ class RowBuffer:
         """The tensor's values, converted to the storage type."""
         return RowBuffer(np.ascontiguousarray(x).reshape(shape).astype(DTYPES[dtype]))
 
-    def view(self, offset: int, shape: tuple[int, ...]) -> RowBuffer:
-        """An alias of [offset, offset + size) elements."""
+    def view(self, offset: int, shape: tuple[int, ...], dtype: str = "") -> RowBuffer:
+        """An alias of [offset, offset + size) elements; with `dtype` of the buffer's bytes read as that type."""
         flat = self.data.reshape(-1)
+        flat = flat.view(DTYPES[dtype]) if dtype else flat
         return RowBuffer(flat[offset : offset + int(np.prod(shape))].reshape(shape))
 
     def as_tensor(self, shape: tuple[int, ...], dtype: str) -> Array:
@@ -55,6 +56,35 @@ class RowBuffer:
         if row < 0 or col < 0 or row + rows > self.data.shape[0] or col + cols > self.data.shape[1]:
             raise IndexError(f"window {rows}x{cols} at ({row}, {col}) leaves a buffer of {self.data.shape}")
         self.data[row : row + rows, col : col + cols] = values.astype(self.data.dtype)
+
+
+    def listed(self, start: int, count: int, limit: int) -> Array:
+        """Entries [start, start + count) of a list of row numbers, which must lie in 0..limit-1."""
+        found = self.data.reshape(-1)[start : start + count]
+        if found.size != count or (count and (found.min() < 0 or found.max() >= limit)):
+            raise IndexError(f"{count} row numbers from entry {start} on: {found}; expected 0..{limit - 1}")
+        return found
+
+    def read_listed(self, at: int, numbers: Array, cols: int, pitch: int) -> Array:
+        """f32 copy of the runs of `cols` elements at at + number * pitch, one for each number."""
+        if not numbers.size:
+            return np.empty((0, cols), np.float32)
+        return self._strided(at, int(numbers.max()) + 1, cols, pitch)[numbers].astype(np.float32)
+
+    def read_strided(self, at: int, rows: int, cols: int, pitch: int) -> Array:
+        """f32 copy of `rows` runs of `cols` elements, the first at element `at`, one every `pitch` elements."""
+        return self._strided(at, rows, cols, pitch).astype(np.float32)
+
+    def write_strided(self, at: int, values: Array, pitch: int) -> None:
+        """Store the rows of a tile as runs of elements, rounding to the storage type."""
+        self._strided(at, *values.shape, pitch)[...] = values.astype(self.data.dtype)
+
+    def _strided(self, at: int, rows: int, cols: int, pitch: int) -> Array:
+        flat = self.data.reshape(-1)
+        if at < 0 or pitch < 0 or at + (rows - 1) * pitch + cols > flat.size:
+            raise IndexError(f"{rows} runs of {cols} at {at}, {pitch} apart, leave a buffer of {self.data.shape}")
+        step = flat.itemsize
+        return np.lib.stride_tricks.as_strided(flat[at:], (rows, cols), (pitch * step, step))
 
 
 class ConcentratedBuffer:

@@ -55,6 +55,10 @@ class Buffer:
         """Bytes from one row to the next."""
         return self.cols * self.item
 
+    def element(self, number: Lin) -> Lin:
+        """Byte address of an element by its number."""
+        return number * self.item + self.address
+
     def at(self, row: Lin, col: Lin) -> Lin:
         """Byte address of an element."""
         return row * self.stride + col * self.item + self.address
@@ -336,23 +340,29 @@ class KernelCode:
         return self.scalars.addr(tile * (slots * size) + slot * size + b.address), cap
 
     def _load_index(self, op: Op) -> None:
-        buf, index, start, rows = op.operands
+        buf, index, start, rows, at, cols = op.operands
         b, i = self._buffer(self._some(buf)), self._buffer(self._some(index))
-        n = self.ix(rows)
-        entries = self.scalars.addr(self.ix(start) * i.item + i.address)
-        limit = b.op.attrs["shape"][0] if b.op.name != "tile.view" else buf.type.shape[0]  # type: ignore[union-attr]
+        n, c = self.ix(rows), self.ix(cols)
         self.emit(
             isa.LdIdx(
-                addr=Addr(0, b.address),
-                list=entries,
+                addr=self.scalars.addr(b.element(self.ix(at))),
+                list=self.scalars.addr(i.element(self.ix(start))),
                 rows=self.ext(n),
-                cols=b.cols,
-                stride=b.stride,
-                limit=limit,
+                cols=self.ext(c),
+                stride=self.ext(Lin(op.attrs["pitch"] * b.item)),
+                limit=self.ext(Lin(op.attrs["limit"])),
                 dtype=b.dtype,
             )
         )
-        self.push("act", op.results[0], n, Lin(b.cols))
+        self.push("act", op.results[0], n, c)
+
+    def _load_strided(self, op: Op) -> None:
+        buf, at, rows, cols = op.operands
+        b = self._buffer(self._some(buf))
+        n, c = self.ix(rows), self.ix(cols)
+        where, stride = self.scalars.addr(b.element(self.ix(at))), self.ext(Lin(op.attrs["pitch"] * b.item))
+        self.emit(isa.LdAct(addr=where, rows=self.ext(n), cols=self.ext(c), stride=stride, dtype=b.dtype))
+        self.push("act", op.results[0], n, c)
 
     def _load_patch(self, op: Op) -> None:
         buf, row, rows = op.operands
@@ -372,6 +382,15 @@ class KernelCode:
                 addr=where, k=self.ext(kk), n=self.ext(nn), stride=b.stride, trans=int(op.attrs["trans"]), dtype=b.dtype
             )
         )
+        self.push("wgt", op.results[0], kk, nn)
+
+    def _load_weight_strided(self, op: Op) -> None:
+        buf, at, k, n = op.operands
+        b = self._buffer(self._some(buf))
+        kk, nn = self.ix(k), self.ix(n)
+        where, stride = self.scalars.addr(b.element(self.ix(at))), self.ext(Lin(op.attrs["pitch"] * b.item))
+        trans = int(op.attrs["trans"])
+        self.emit(isa.LdWgt(addr=where, k=self.ext(kk), n=self.ext(nn), stride=stride, trans=trans, dtype=b.dtype))
         self.push("wgt", op.results[0], kk, nn)
 
     def _mma(self, op: Op) -> None:
@@ -421,7 +440,7 @@ class KernelCode:
         self.emit(SCALAR[op.attrs["fn"]](d=self._like(op), a=self._source(op.operands[0]), imm=op.attrs["value"]))
 
     def _fill(self, op: Op) -> None:
-        d = self.define(op.results[0], self.ix(op.operands[0]), Lin(op.attrs["cols"]))
+        d = self.define(op.results[0], self.ix(op.operands[0]), self.ix(op.operands[1]))
         self.emit(isa.VFill(d=d.descriptor, imm=op.attrs["value"]))
 
     def _reduce(self, op: Op) -> None:
@@ -460,6 +479,26 @@ class KernelCode:
         b = self._buffer(self._some(buf))
         where = self.scalars.addr(b.at(self.ix(row), self.ix(col)))
         self.emit(isa.St(a=self.tiles[self._some(value)].descriptor, addr=where, stride=b.stride, dtype=b.dtype))
+
+    def _store_strided(self, op: Op) -> None:
+        value, buf, at = op.operands
+        b = self._buffer(self._some(buf))
+        where, stride = self.scalars.addr(b.element(self.ix(at))), self.ext(Lin(op.attrs["pitch"] * b.item))
+        self.emit(isa.St(a=self.tiles[self._some(value)].descriptor, addr=where, stride=stride, dtype=b.dtype))
+
+    def _store_index(self, op: Op) -> None:
+        value, buf, index, start, at = op.operands
+        b, i = self._buffer(self._some(buf)), self._buffer(self._some(index))
+        self.emit(
+            isa.StIdx(
+                a=self.tiles[self._some(value)].descriptor,
+                addr=self.scalars.addr(b.element(self.ix(at))),
+                list=self.scalars.addr(i.element(self.ix(start))),
+                stride=self.ext(Lin(op.attrs["pitch"] * b.item)),
+                limit=self.ext(Lin(op.attrs["limit"])),
+                dtype=b.dtype,
+            )
+        )
 
     def _store_heads(self, op: Op) -> None:
         value, buf, row, col = op.operands

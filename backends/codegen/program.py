@@ -16,6 +16,7 @@ from focusc.ir import Loc, Module, Op, TensorType, Value
 from focusc.isa import Addr, DebugEntry, Insn, Program, Symbol
 from focusc.isa import insns as isa
 from focusc.isa.machine import Machine
+from focusc.isa.program import ITEM_BYTES
 
 DECLARATIONS = ("tile.bind", "tile.buffer", "tile.view", "tile.read", "tensor.constant", "return")
 """Ops that belong to no kernel, as index constants do."""
@@ -102,8 +103,9 @@ class _Generator:
             elif op.name == "tile.view":
                 assert op.operands[0] is not None
                 base = self.buffers[op.operands[0]]
-                start = base.address + op.attrs["offset"] * base.item
-                self.buffers[op.results[0]] = Buffer(op, start, op.attrs["shape"][1], base.dtype)
+                dtype = op.attrs["dtype"] or base.dtype
+                start = base.address + op.attrs["offset"] * ITEM_BYTES[dtype]
+                self.buffers[op.results[0]] = Buffer(op, start, op.attrs["shape"][1], dtype)
 
     def _constants(self) -> NDArray[np.uint8]:
         const = np.zeros(self.module.attrs["plan"]["constant_bytes"], np.uint8)

@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from focusc.backends.constants import constant_of, stored
 from focusc.backends.legality import illegal
-from focusc.backends.lower import attention, concentrate, data, elementwise, gemm, norm, transpose
+from focusc.backends.lower import attention, concentrate, data, elementwise, gather, gemm, norm, transpose
 from focusc.backends.lower.context import HANDLERS, Lowering
+from focusc.backends.lower.moves import copy
 from focusc.backends.lower.views import View
 from focusc.backends.options import Tiling
 from focusc.ir import BufferType, CompileError, Diagnostic, Module, Op, TensorType
 from focusc.ir.diagnostics import fail
 
-__all__ = ["attention", "concentrate", "data", "elementwise", "gemm", "lower_module", "norm", "refusals", "transpose"]
+__all__ = [
+    "attention",
+    "concentrate",
+    "data",
+    "elementwise",
+    "gather",
+    "gemm",
+    "lower_module",
+    "norm",
+    "refusals",
+    "transpose",
+]
 
 
 def lower_module(module: Module, tiling: Tiling) -> Module:
@@ -31,8 +43,8 @@ def lower_module(module: Module, tiling: Tiling) -> Module:
         stored = value.op is not None and view.buffer.op is not None and view.buffer.op.name == "tile.buffer"
         whole = low.reshaped(view, view.rows, view.cols) if view.contiguous and stored else None
         if whole is None:
-            whole = low.allocate(view.rows, view.cols, name)
-            data.copy(low, module.body.ops[-1], view, whole)
+            whole = low.allocate(view.rows, view.cols, name, view.dtype)
+            copy(low, module.body.ops[-1], view, whole)
         elif (whole.row, whole.rows) != (0, buffer_rows(whole)):
             alias = low.emit.op("tile.view", whole.buffer, shape=(whole.rows, whole.cols), offset=whole.offset)
             whole = View(alias, 0, 0, whole.rows, whole.cols, whole.cols, whole.dtype)
@@ -83,9 +95,9 @@ def _run(low: Lowering) -> list[Diagnostic]:
     low.name_nodes()
     for arg in module.args:
         low.emit.b.argument(arg.name, arg.type)
-    for arg, copy in zip(module.args, low.emit.b.block.args, strict=True):
+    for arg, own in zip(module.args, low.emit.b.block.args, strict=True):
         try:
-            low.at[arg] = low.bind(copy)
+            low.at[arg] = low.bind(own)
         except CompileError as error:
             found += error.diagnostics
             low.stand_in(arg)

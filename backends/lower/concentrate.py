@@ -6,11 +6,11 @@ from dataclasses import replace
 
 from focusc.backends.lower.attention import Heads
 from focusc.backends.lower.context import Lowering, handles
-from focusc.backends.lower.data import move_rows
 from focusc.backends.lower.emit import Ix
+from focusc.backends.lower.gather import move_listed
+from focusc.backends.lower.strided import Strided
 from focusc.backends.lower.views import ConcView, View, matrix_shape
 from focusc.ir import Op, TensorType, TokensType, Value
-from focusc.ir.diagnostics import fail
 from focusc.ir.ops.tile_vector import LOWEST
 
 
@@ -106,28 +106,10 @@ def compact(low: Lowering, op: Op) -> None:
     """Keep the rows of the list."""
     x, rows = op.operands
     assert x is not None and rows is not None and isinstance(x.type, TensorType)
-    if op.attrs["axis"] % x.type.rank != x.type.rank - 2 or matrix_shape(x.type)[0] != x.type.shape[-2]:
-        raise fail(
-            "lower.compact",
-            f"compaction along axis {op.attrs['axis']} of {x.type}; expected the row axis of one sequence",
-            op.loc,
-            hint="concentration keeps rows; a batch of sequences is compiled one by one",
-        )
-    source, index = low.view(x), low.view(rows)
-    if (source.row, source.col, source.cols) != (0, 0, source.pitch):
-        moved = low.reshaped(source, source.rows, source.cols) if source.contiguous else None
-        if moved is None or moved.row:
-            raise fail(
-                "lower.compact",
-                f"the compacted tensor is a window of {source.rows} x {source.cols} at ({source.row}, {source.col}); "
-                "expected a whole buffer",
-                op.loc,
-                hint="compact before slicing, or copy the slice",
-            )
-        source = moved
-    low.kernel(op)
-    sink = low.sink(op.results[0])
-    move_rows(low, source, index.buffer, index.offset, index.cols, sink.view)
+    result = op.results[0]
+    assert isinstance(result.type, TensorType)
+    source, target = Strided.of(low.view(x), x.type.shape), Strided.of(low.result(result), result.type.shape)
+    move_listed(low, op, source, target, op.attrs["axis"] % x.type.rank, low.view(rows))
 
 
 @handles("sic.gather")

@@ -6,12 +6,27 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from typing import Any
+
+from numpy.typing import NDArray
 
 from focusc.backends.lower.emit import Emit, Ix
 from focusc.backends.lower.views import ConcView, View, first_rows, matrix_shape
 from focusc.backends.mapping import Rows, even
 from focusc.backends.options import Tiling
-from focusc.ir import Block, Builder, ConcentratedType, Loc, Module, Op, TensorType, TokensType, Value
+from focusc.ir import (
+    Block,
+    BufferType,
+    Builder,
+    ConcentratedType,
+    Loc,
+    Module,
+    Op,
+    TensorType,
+    TokensType,
+    Value,
+    dtype_name,
+)
 from focusc.ir.diagnostics import fail
 
 STORAGE = {"f32": "f16", "f16": "f16", "i64": "i32", "i32": "i32"}
@@ -29,6 +44,11 @@ SIC_ATTRS = (
     "layer",
     "site",
 )
+
+
+def storage(value: Value) -> str:
+    """DRAM element type of a value."""
+    return STORAGE.get(value.type.dtype, "f16") if isinstance(value.type, TensorType) else "f16"
 
 
 @dataclass(frozen=True)
@@ -66,7 +86,8 @@ class Lowering:
     tiling: Tiling
     emit: Emit = field(default_factory=lambda: Emit(Builder(Block())))
     at: dict[Value, View | ConcView] = field(default_factory=dict[Value, View | ConcView])
-    destination: dict[Value, tuple[Value, int]] = field(default_factory=dict[Value, tuple[Value, int]])
+    destination: dict[Value, tuple[Value, int, int]] = field(default_factory=dict[Value, tuple[Value, int, int]])
+    """Values that are written straight into a concatenation: its value, first row and first column."""
     absorbed: set[Op] = field(default_factory=set[Op])
     pending: dict[Op, Callable[[], None]] = field(default_factory=dict[Op, Callable[[], None]])
     nodes: dict[Loc, Node] = field(default_factory=dict[Loc, Node])
@@ -119,6 +140,20 @@ class Lowering:
         buffer = self.emit.op("tile.bind", tensor, shape=(rows, cols), dtype=dtype)
         buffer.name = tensor.name
         return View(buffer, 0, 0, rows, cols, cols, dtype)
+
+    def constant(self, name: str, array: NDArray[Any]) -> View:
+        """A constant of the lowering's own, one for each name in a module."""
+        if name not in self.shared:
+            with self.emit.outside():
+                self.shared[name] = self.bind(self.emit.b.constant(array, name=name)).buffer
+        rows, cols = self.buffer_shape(self.shared[name])
+        return View(self.shared[name], 0, 0, rows, cols, cols, STORAGE[str(dtype_name(array.dtype))])
+
+    @staticmethod
+    def buffer_shape(buffer: Value) -> tuple[int, int]:
+        """Rows and columns of a buffer."""
+        assert isinstance(buffer.type, BufferType)
+        return buffer.type.shape[0], buffer.type.shape[1]
 
     def stand_in(self, value: Value) -> None:
         """Take a value as stored in full, if no kernel wrote it because its op was refused."""
@@ -173,7 +208,7 @@ class Lowering:
 
     def sink(self, value: Value, *, direct: bool = True) -> Sink:
         """Decide where `value` is written: through SIC if only its gather reads it (and `direct`), into the buffer of a
-        row-wise concatenation, or into a buffer of its own."""
+        concatenation, or into a buffer of its own."""
         rows, cols = matrix_shape(value.type)
         gather = self.gather_of(value) if direct else None
         if gather is not None:
@@ -181,10 +216,10 @@ class Lowering:
             return self.gather_sink(gather)
         placed = self.destination.get(value)
         if placed is not None:
-            home, offset = placed
-            view = self.home(home).rows_from(offset, rows)
+            home, row, col = placed
+            view = self.home(home).rows_from(row, rows).cols_from(col, cols)
         else:
-            view = self.allocate(rows, cols, value.name)
+            view = self.allocate(rows, cols, value.name, storage(value))
         self.at[value] = view
         return Sink(view)
 
@@ -192,9 +227,15 @@ class Lowering:
         """The buffer of a concatenation, made when its first part is written."""
         found = self.at.get(concat)
         if not isinstance(found, View):
-            found = self.allocate(*matrix_shape(concat.type), concat.name)
+            found = self.allocate(*matrix_shape(concat.type), concat.name, storage(concat))
             self.at[concat] = found
         return found
+
+    def result(self, value: Value) -> View:
+        """The dense window that a kernel writes `value` into."""
+        view = self.sink(value, direct=False).view
+        assert isinstance(view, View)
+        return view
 
     def gather_sink(self, gather: Op) -> Sink:
         """The concentrated buffer of a `sic.gather`."""

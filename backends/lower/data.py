@@ -1,35 +1,48 @@
-"""Embedding, concatenation, slices and reshapes: mostly windows of existing buffers, else copies."""
+"""Reshapes, slices, concatenations, repetitions and margins: windows of existing buffers where no bytes need to move,
+else copies."""
 
 from __future__ import annotations
 
+import math
+
+import numpy as np
+
 from focusc.backends.lower.context import HANDLERS, Lowering, handles
+from focusc.backends.lower.moves import copy, fill, move
+from focusc.backends.lower.strided import Strided
 from focusc.backends.lower.views import View, matrix_shape
 from focusc.ir import Op, TensorType, Value
 from focusc.ir.diagnostics import fail
+from focusc.ir.passes.canonicalise import ranges
 
 WINDOWS = ("tensor.reshape", "tensor.slice", "tensor.concat", "tensor.cast", "tensor.constant", "tensor.gather")
+"""Ops that may leave a window of an existing buffer: what they give is copied into a concatenation."""
 
 
 def plan_destinations(low: Lowering) -> None:
-    """Let the producers of row-wise concatenated values write straight into the concatenation's buffer."""
+    """Let the producers of concatenated values write straight into the concatenation's buffer."""
     for op in low.module.walk():
-        if op.name == "tensor.concat" and _row_axis(op):
-            row = 0
-            for part in op.operands:
-                assert part is not None
-                rows = matrix_shape(part.type)[0]
-                source = _through_reshapes(low, part)
-                if source is not None:
-                    low.destination[source] = (op.results[0], row)
-                row += rows
+        if op.name != "tensor.concat":
+            continue
+        row = col = 0
+        for part in op.operands:
+            assert part is not None
+            rows, cols = matrix_shape(part.type)
+            source = _through_reshapes(low, part)
+            direction = _direction(op)
+            if direction and source is not None:
+                low.destination[source] = (op.results[0], row, col)
+            row, col = row + rows * (direction == "rows"), col + cols * (direction == "cols")
 
 
-def _row_axis(op: Op) -> bool:
+def _direction(op: Op) -> str:
+    """Whether the parts of a concatenation are runs of its `rows` or of its `cols`; "" if of neither."""
     type_ = op.results[0].type
-    if not isinstance(type_, TensorType) or type_.rank < 2 or type_.dtype != "f32":
-        return False
+    assert isinstance(type_, TensorType)
     axis = op.attrs["axis"] % type_.rank
-    return axis == type_.rank - 2 and matrix_shape(type_)[0] == type_.shape[-2]
+    if axis == type_.rank - 1:
+        return "cols"
+    return "rows" if math.prod(type_.shape[:axis]) == 1 else ""
 
 
 def _through_reshapes(low: Lowering, value: Value) -> Value | None:
@@ -46,142 +59,120 @@ def _through_reshapes(low: Lowering, value: Value) -> Value | None:
 @handles("tensor.concat")
 def concat(low: Lowering, op: Op) -> None:
     """Parts that were not written in place are copied."""
-    if not _row_axis(op):
-        type_ = op.results[0].type
-        raise fail(
-            "lower.concat",
-            f"concatenation along axis {op.attrs['axis']} of {type_} is not lowered; expected the row "
-            "axis of f32 activations",
-            op.loc,
-            hint="concatenate token-major rows, or multiply the parts by a weight each and add",
-        )
-    home, row = low.home(op.results[0]), 0
+    result = op.results[0]
+    assert isinstance(result.type, TensorType)
+    axis = op.attrs["axis"] % result.type.rank
+    home = low.home(result)
+    whole, first = Strided.of(home, result.type.shape), 0
+    pairs: list[tuple[Strided, Strided]] = []
     for part in op.operands:
-        assert part is not None
-        view = low.view(part)
+        assert part is not None and isinstance(part.type, TensorType)
+        view, extent = low.view(part), part.type.shape[axis]
         if view.buffer is not home.buffer:
-            copy(low, op, view, home.rows_from(row, view.rows))
-        row += view.rows
-
-
-def copy(low: Lowering, op: Op, source: View, target: View) -> None:
-    """Copy a window tile by tile."""
-    low.kernel(op)
-    e = low.emit
-    rows = low.rows_of(source.rows)
-    cols = low.columns(rows.most, 1, source.cols)
-    with e.loop(rows.total, rows.step, first=rows.first) as m, e.loop(source.cols, cols) as c:
-        tile = e.to_tile(e.load(source.buffer, m.off + source.row, c.off + source.col, m.len, c.len))
-        e.store(tile, target.buffer, m.off + target.row, c.off + target.col)
+            pairs.append((Strided.of(view, part.type.shape), whole.part(axis, first, extent)))
+        first += extent
+    move(low, op, pairs)
 
 
 @handles("tensor.reshape", "tensor.cast")
 def reshape(low: Lowering, op: Op) -> None:
-    """Another matrix over the same elements."""
-    x = op.operands[0]
-    assert x is not None and isinstance(x.type, TensorType) and isinstance(op.results[0].type, TensorType)
-    if x.type.dtype != op.results[0].type.dtype and {x.type.dtype, op.results[0].type.dtype} not in (
-        {"i64", "i32"},
-        {"f32", "f16"},
-    ):
+    """The same bytes under another shape; a window that is not contiguous is copied first."""
+    x, result = op.operands[0], op.results[0]
+    assert x is not None and isinstance(x.type, TensorType) and isinstance(result.type, TensorType)
+    if op.name == "tensor.cast" and x.type.dtype[0] != result.type.dtype[0]:
         raise fail(
             "lower.cast",
-            f"cast from {x.type.dtype} to {op.results[0].type.dtype} is not lowered; expected i64 to i32, f32 to f16 "
+            f"cast from {x.type.dtype} to {result.type.dtype} is not lowered; expected i64 to i32, f32 to f16 "
             "or back",
             op.loc,
             hint="convert on the host and make the result an input",
         )
     view = low.view(x)
-    rows, cols = matrix_shape(op.results[0].type)
+    rows, cols = matrix_shape(result.type)
     found = low.reshaped(view, rows, cols)
     if found is None:
-        dense = low.allocate(view.rows, view.cols, op.results[0].name)
+        dense = low.allocate(view.rows, view.cols, result.name, view.dtype)
         copy(low, op, view, dense)
         found = low.reshaped(dense, rows, cols)
     assert found is not None
-    low.at[op.results[0]] = found
+    low.at[result] = found
 
 
 @handles("tensor.slice")
 def slice_(low: Lowering, op: Op) -> None:
-    """A window of rows or columns."""
-    x = op.operands[0]
-    assert x is not None and isinstance(x.type, TensorType)
-    view, rank = low.view(x), x.type.rank
-    axes = op.attrs.get("axes") or tuple(range(len(op.attrs["starts"])))
-    steps = op.attrs.get("steps") or (1,) * len(axes)
-    for axis, start, end, step in zip(axes, op.attrs["starts"], op.attrs["ends"], steps, strict=True):
-        axis, extent = axis % rank, x.type.shape[axis % rank]
-        first = max(0, start + extent if start < 0 else min(start, extent))
-        last = min(extent, end + extent if end < 0 else end)
-        if (first, last) == (0, extent) and step == 1:
-            continue
-        outer = matrix_shape(TensorType((*x.type.shape[: axis + 1], 1), "f32"))[0] // extent
-        if step != 1 or (axis < rank - 1 and outer != 1):
-            raise fail(
-                "lower.slice",
-                f"slice [{start}:{end}:{step}] on axis {axis} of {x.type} is no window of rows or columns; expected "
-                "step 1, on the last axis or on one with no more than one element before it",
-                op.loc,
-                hint="reorder the axes in the model, so that the slice is a run of rows or columns",
-            )
-        if axis == rank - 1:
-            view = view.cols_from(first, last - first)
-        else:
-            inner = view.rows // extent
-            view = view.rows_from(first * inner, (last - first) * inner)
-    low.at[op.results[0]] = view
+    """A window of rows or columns, else a copy of what is kept."""
+    x, result = op.operands[0], op.results[0]
+    assert x is not None and isinstance(x.type, TensorType) and isinstance(result.type, TensorType)
+    view: View | None = low.view(x)
+    assert view is not None
+    source = Strided.of(view, x.type.shape)
+    for axis, (keep, extent) in enumerate(zip(ranges(op), x.type.shape, strict=True)):
+        if keep != range(extent):
+            source = source.part(axis, keep.start, len(keep), keep.step)
+            view = window(view, x.type.shape, axis, keep) if view is not None else None
+    if view is None:
+        move(low, op, [(source, Strided.of(low.result(result), result.type.shape))])
+    else:
+        low.at[result] = view
 
 
-@handles("tensor.gather")
-def gather(low: Lowering, op: Op) -> None:
-    """One row at a constant index is a window."""
-    x, index = op.operands
-    assert x is not None and index is not None
-    assert isinstance(x.type, TensorType) and isinstance(index.type, TensorType)
+def window(view: View, shape: tuple[int, ...], axis: int, keep: range) -> View | None:
+    """The window of some indices of an axis of a value of that shape, None if they are no run of rows or columns."""
+    if len(keep) != 1 and keep.step != 1:
+        return None
+    if axis == len(shape) - 1:
+        return view.cols_from(keep.start, len(keep))
+    if math.prod(shape[:axis]) != 1:
+        return None
+    inner = math.prod(shape[axis + 1 : -1])
+    return view.rows_from(keep.start * inner, len(keep) * inner)
+
+
+@handles("tensor.expand", "tensor.tile")
+def repeat(low: Lowering, op: Op) -> None:
+    """Every element is read once and written as often as it repeats."""
+    x, result = op.operands[0], op.results[0]
+    assert x is not None and isinstance(x.type, TensorType) and isinstance(result.type, TensorType)
+    source, target = Strided.of(low.view(x), x.type.shape), Strided.of(low.result(result), result.type.shape)
+    if op.name == "tensor.tile":  # axis d repeated r times as two axes, of r and d
+        dims = [n for r, d in zip(op.attrs["repeats"], x.type.shape, strict=True) for n in (r, d)]
+        for axis, extent in reversed(list(enumerate(x.type.shape))):
+            source, target = source.split(axis, extent), target.split(axis, extent)
+        move(low, op, [(source.broadcast(dims), target)])
+    else:
+        move(low, op, [(source.broadcast(result.type.shape), target)])
+
+
+@handles("tensor.pad")
+def pad(low: Lowering, op: Op) -> None:
+    """The value inside, and slabs of one number around it, axis by axis."""
+    x, result = op.operands[0], op.results[0]
+    assert x is not None and isinstance(x.type, TensorType) and isinstance(result.type, TensorType)
     rank = x.type.rank
-    if (
-        index.op is None
-        or index.op.name != "tensor.constant"
-        or index.type.size != 1
-        or op.attrs["axis"] % rank != rank - 2
-        or matrix_shape(x.type)[0] != x.type.shape[-2]
-    ):
+    if op.attrs["mode"] != "constant":
         raise fail(
-            "lower.gather",
-            f"gather on axis {op.attrs['axis']} of {x.type} is not lowered; expected one row by a constant index",
+            "lower.pad",
+            f"pad with mode {op.attrs['mode']} is not lowered; expected constant",
             op.loc,
-            hint="use a constant index (nn.embed looks up a table by token ids)",
+            hint="write the margin as slices that are concatenated",
         )
-    row = int(index.op.attrs["value"].array.reshape(-1)[0]) % x.type.shape[-2]
-    low.at[op.results[0]] = low.view(x).rows_from(row, 1)
-
-
-@handles("nn.embed")
-def embed(low: Lowering, op: Op) -> None:
-    """Rows of the table by token id, streamed by the index list."""
-    ids, table = op.operands
-    assert ids is not None and table is not None
-    index, source = low.view(ids), low.view(table)
-    total = index.rows * index.cols
-    if not index.contiguous:
-        raise fail(
-            "lower.embed",
-            f"token ids are a window of {index.rows} x {index.cols} in rows of {index.pitch}; expected one run of "
-            "memory",
-            op.loc,
-            hint="slice whole rows of the token ids",
-        )
-    low.kernel(op)
-    sink = low.sink(op.results[0])
-    move_rows(low, source, index.buffer, index.offset, total, sink.view)
-
-
-def move_rows(low: Lowering, source: View, index: Value, start: int, total: int, target: object) -> None:
-    """target[i] = source[index[start + i]] for `total` rows of the whole width."""
-    assert isinstance(target, View) and source.row == 0 and source.col == 0
-    e = low.emit
-    rows = low.rows_of(total, most=max(1, low.tiling.obuf // (8 * source.cols)))
-    with e.loop(rows.total, rows.step, first=rows.first) as m:
-        tile = e.to_tile(e.load_index(source.buffer, index, m.off + start, m.len))
-        e.store(tile, target.buffer, m.off + target.row, target.col)
+    source = Strided.of(low.view(x), x.type.shape)
+    inside = Strided.of(low.result(result), result.type.shape)
+    slabs: list[Strided] = []
+    for axis, (begin, end) in enumerate(zip(op.attrs["pads"][:rank], op.attrs["pads"][rank:], strict=True)):
+        extent, cut = inside.dims[axis], max(0, -begin)
+        kept = x.type.shape[axis] - cut - max(0, -end)
+        source = source.part(axis, cut, kept)
+        slabs.append(inside.part(axis, 0, max(0, begin)))
+        slabs.append(inside.part(axis, max(0, begin) + kept, extent - kept - max(0, begin)))
+        inside = inside.part(axis, max(0, begin), kept)
+    value = op.attrs["value"]
+    if source.dtype == "i32":  # the number is a source like any other, repeated
+        one = low.constant(f"pad_{value}", np.array([[value]], np.int32))
+        number = Strided.of(one, (1,) * rank)
+        move(low, op, [(source, inside), *((number.broadcast(slab.dims), slab) for slab in slabs)])
+        return
+    if 0 in inside.dims:
+        low.kernel(op)
+    move(low, op, [(source, inside)])
+    fill(low, op, slabs, float(value))

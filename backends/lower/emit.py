@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
-from focusc.ir import Block, Builder, IndexType, Loc, Value
+from focusc.ir import Block, BufferType, Builder, IndexType, Loc, Value
 
 
 @dataclass(frozen=True)
@@ -163,10 +163,41 @@ class Emit:
             max_rows=r.most,
         )
 
-    def load_index(self, buf: Value, index: Value, start: Ix | int, rows: Ix | int) -> Value:
-        """Rows of `buf` named by index[start : start + rows]."""
-        r = Ix.of(rows)
-        return self.op("tile.load_index", buf, index, self.ix(start), self.ix(r), max_rows=r.most)
+    def load_strided(self, buf: Value, at: Ix | int, rows: Ix | int, cols: Ix | int, pitch: int) -> Value:
+        """`rows` runs of `cols` elements, the first at element `at`, one every `pitch` elements."""
+        r, c = Ix.of(rows), Ix.of(cols)
+        most = {"max_rows": r.most, "max_cols": c.most}
+        return self.op("tile.load_strided", buf, self.ix(at), self.ix(r), self.ix(c), pitch=pitch, **most)
+
+    def load_index(
+        self,
+        buf: Value,
+        index: Value,
+        start: Ix | int,
+        rows: Ix | int,
+        *,
+        at: Ix | int = 0,
+        cols: Ix | int | None = None,
+        pitch: int = 0,
+        limit: int = 0,
+    ) -> Value:
+        """Rows of `buf` named by index[start : start + rows]; `cols` elements from element `at` + index * pitch on. As
+        they stand, the buffer's rows."""
+        assert isinstance(buf.type, BufferType)
+        r, c = Ix.of(rows), Ix.of(buf.type.shape[1] if cols is None else cols)
+        return self.op(
+            "tile.load_index",
+            buf,
+            index,
+            self.ix(start),
+            self.ix(r),
+            self.ix(at),
+            self.ix(c),
+            pitch=pitch or buf.type.shape[1],
+            limit=limit or buf.type.shape[0],
+            max_rows=r.most,
+            max_cols=c.most,
+        )
 
     def load_patch(self, buf: Value, row: Ix | int, rows: Ix | int, **window: Any) -> Value:
         """im2col rows [row, row + rows) by address generation."""
@@ -190,6 +221,16 @@ class Emit:
             max_n=nn.most,
         )
 
+    def load_weight_strided(
+        self, buf: Value, at: Ix | int, k: Ix | int, n: Ix | int, pitch: int, *, trans: bool = False
+    ) -> Value:
+        """Weight panel [k x n], its rows `pitch` elements apart; with `trans` the buffer holds it as [n x k]."""
+        kk, nn = Ix.of(k), Ix.of(n)
+        most = {"max_k": kk.most, "max_n": nn.most}
+        return self.op(
+            "tile.load_weight_strided", buf, self.ix(at), self.ix(kk), self.ix(nn), pitch=pitch, trans=trans, **most
+        )
+
     # -- tiles ---------------------------------------------------------------------------------------------------
     def mma(self, act: Value, weight: Value, acc: Value | None = None) -> Value:
         """act @ weight (+ acc)."""
@@ -203,10 +244,11 @@ class Emit:
         """The tile, rounded to f16, as an activation stream."""
         return self.op("tile.forward", tile)
 
-    def fill(self, rows: Ix | int, cols: int, value: float) -> Value:
+    def fill(self, rows: Ix | int, cols: Ix | int, value: float) -> Value:
         """A tile of one value."""
-        r = Ix.of(rows)
-        return self.op("tile.fill", self.ix(r), cols=cols, value=float(value), max_rows=r.most)
+        r, c = Ix.of(rows), Ix.of(cols)
+        most = {"max_rows": r.most, "max_cols": c.most}
+        return self.op("tile.fill", self.ix(r), self.ix(c), value=float(value), **most)
 
     def unary(self, fn: str, a: Value) -> Value:
         """fn(a), element-wise."""
@@ -239,6 +281,16 @@ class Emit:
     def store(self, tile: Value, buf: Value, row: Ix | int, col: Ix | int) -> None:
         """Write the tile at (row, col)."""
         self.effect("tile.store", tile, buf, self.ix(row), self.ix(col))
+
+    def store_strided(self, tile: Value, buf: Value, at: Ix | int, pitch: int) -> None:
+        """Write row i of the tile from element at + i * pitch on."""
+        self.effect("tile.store_strided", tile, buf, self.ix(at), pitch=pitch)
+
+    def store_index(
+        self, tile: Value, buf: Value, index: Value, start: Ix | int, at: Ix | int, pitch: int, limit: int
+    ) -> None:
+        """Write row i of the tile from element at + index[start + i] * pitch on."""
+        self.effect("tile.store_index", tile, buf, index, self.ix(start), self.ix(at), pitch=pitch, limit=limit)
 
     def store_heads(self, tile: Value, buf: Value, row: Ix | int, col: Ix | int, group: int, apart: int) -> None:
         """Write row i of the tile at row + i // group, column col + (i % group) * apart."""

@@ -15,9 +15,22 @@ from focusc.isa.program import ITEM_BYTES
 
 Range = tuple[int, int]
 
-WRITTEN = {"tile.store": (1,), "tile.store_heads": (1,), "tile.sic": (1,), "tile.sec_topk": (2, 3)}
+WRITTEN = {
+    "tile.store": (1,),
+    "tile.store_heads": (1,),
+    "tile.store_strided": (1,),
+    "tile.store_index": (1,),
+    "tile.sic": (1,),
+    "tile.sec_topk": (2, 3),
+}
 """Operands that an op writes; its other buffer operands are read."""
-CHANNEL = {"tile.load_weight": "wgt", "tile.sic": "store", "tile.sec_topk": "store"}
+CHANNEL = {
+    "tile.load_weight": "wgt",
+    "tile.load_weight_strided": "wgt",
+    "tile.store_index": "store",
+    "tile.sic": "store",
+    "tile.sec_topk": "store",
+}
 """Engine that reads an op's buffers, if not the activation load engine. The concentrators read positions themselves."""
 
 

@@ -15,7 +15,7 @@ from focusc.ir.core import Op
 from focusc.ir.declare import attr, defop, operand, operands, region
 from focusc.ir.diagnostics import fail
 from focusc.ir.tiles import Array, ConcentratedBuffer, RowBuffer
-from focusc.ir.types import BufferType, IndexType, TensorType, Type
+from focusc.ir.types import DTYPES, BufferType, IndexType, TensorType, Type
 
 
 def need(kind: type, *types: Type | None) -> None:
@@ -73,22 +73,27 @@ class Buffer(Op):
 
 @defop("tile.view")
 class View(Op):
-    """The elements from `offset` on of a row-major buffer, as [rows, cols]: an alias, no bytes move."""
+    """The elements from `offset` on of a row-major buffer, as [rows, cols]: an alias, no bytes move.
+
+    With `dtype` i8 the elements are the buffer's bytes: how values that no tile can hold exactly are copied.
+    """
 
     buf = operand()
     shape = attr(tuple, of=int)
     offset = attr(int, 0, minimum=0)
+    dtype = attr(str, "", one_of=("", "i8"), doc="empty: the buffer's")
 
     @staticmethod
-    def infer(buf: BufferType, *, shape: tuple[int, ...], offset: int) -> Type:
+    def infer(buf: BufferType, *, shape: tuple[int, ...], offset: int, dtype: str) -> Type:
         need(BufferType, buf)
-        if buf.layout != "rows" or offset + int(np.prod(shape)) > int(np.prod(buf.shape)):
+        item = DTYPES[buf.dtype].itemsize if dtype else 1
+        if buf.layout != "rows" or offset + int(np.prod(shape)) > int(np.prod(buf.shape)) * item:
             raise fail("tile.shape", f"view of {list(shape)} elements at {offset} leaves {buf}")
-        return BufferType(shape, buf.dtype, "rows")
+        return BufferType(shape, dtype or buf.dtype, "rows")
 
     @staticmethod
-    def evaluate(buf: RowBuffer, *, shape: tuple[int, ...], offset: int) -> RowBuffer:
-        return buf.view(offset, shape)
+    def evaluate(buf: RowBuffer, *, shape: tuple[int, ...], offset: int, dtype: str) -> RowBuffer:
+        return buf.view(offset, shape, dtype)
 
 
 @defop("tile.read", pure=False)

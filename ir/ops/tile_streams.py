@@ -72,23 +72,53 @@ class LoadConc(Op):
 
 @defop("tile.load_index")
 class LoadIndex(Op):
-    """Rows of `buf` named by index[start : start + rows]: embedding and compaction."""
+    """Rows chosen by a list: row i is the `cols` elements of `buf` from element at + index[start + i] * pitch on; an
+    index is in 0..limit-1. Embedding, compaction, gathers."""
 
     buf = operand()
     index = operand()
     start = operand()
     rows = operand()
+    at = operand()
+    cols = operand()
+    pitch = attr(int, minimum=1)
+    limit = attr(int, minimum=1)
     max_rows = attr(int, minimum=1)
+    max_cols = attr(int, minimum=1)
 
     @staticmethod
-    def infer(buf: BufferType, index: Type, start: Type, rows: Type, *, max_rows: int) -> Type:
+    def infer(
+        buf: BufferType,
+        index: Type,
+        start: Type,
+        rows: Type,
+        at: Type,
+        cols: Type,
+        *,
+        pitch: int,
+        limit: int,
+        max_rows: int,
+        max_cols: int,
+    ) -> Type:
         need(BufferType, buf, index)
-        need(IndexType, start, rows)
-        return StreamType(max_rows, buf.shape[1], "index")
+        need(IndexType, start, rows, at, cols)
+        return StreamType(max_rows, max_cols, "index")
 
     @staticmethod
-    def evaluate(buf: RowBuffer, index: RowBuffer, start: int, rows: int, *, max_rows: int) -> Array:
-        return buf.data[index.data.reshape(-1)[start : start + rows]].astype(np.float32)
+    def evaluate(
+        buf: RowBuffer,
+        index: RowBuffer,
+        start: int,
+        rows: int,
+        at: int,
+        cols: int,
+        *,
+        pitch: int,
+        limit: int,
+        max_rows: int,
+        max_cols: int,
+    ) -> Array:
+        return buf.read_listed(at, index.listed(start, rows, limit), cols, pitch)
 
 
 @defop("tile.load_patch")

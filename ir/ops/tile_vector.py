@@ -113,17 +113,18 @@ class Fill(Op):
     """A tile rows x cols of one value."""
 
     rows = operand()
-    cols = attr(int, minimum=1)
+    cols = operand()
     value = attr(float)
     max_rows = attr(int, minimum=1)
+    max_cols = attr(int, minimum=1)
 
     @staticmethod
-    def infer(rows: Type, *, cols: int, value: float, max_rows: int) -> Type:
-        need(IndexType, rows)
-        return TileType(max_rows, cols)
+    def infer(rows: Type, cols: Type, *, value: float, max_rows: int, max_cols: int) -> Type:
+        need(IndexType, rows, cols)
+        return TileType(max_rows, max_cols)
 
     @staticmethod
-    def evaluate(rows: int, *, cols: int, value: float, max_rows: int) -> Array:
+    def evaluate(rows: int, cols: int, *, value: float, max_rows: int, max_cols: int) -> Array:
         return np.full((rows, cols), value, np.float32)
 
 

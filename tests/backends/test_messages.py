@@ -38,7 +38,8 @@ def generated(body: str) -> Callable[[], object]:
 
 def many_tiles() -> str:
     """More tiles that are needed at once than there are descriptors."""
-    fills = [f"  %f{i} = tile.fill(%c4) {{cols = 32, value = {i}.0, max_rows = 4}} : tile<4x32>\n" for i in range(40)]
+    extents = "max_rows = 4, max_cols = 32"
+    fills = [f"  %f{i} = tile.fill(%c4, %c32) {{value = {i}.0, {extents}}} : tile<4x32>\n" for i in range(40)]
     sums = [ADD.format(f"s{i}", f"s{i - 1}" if i else "f39", f"f{i}") for i in range(39)]
     return "".join(fills) + "".join(sums) + STORE.format("s38")
 

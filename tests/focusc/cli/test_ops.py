@@ -30,21 +30,19 @@ def node(kind: str, inputs: list[str], name: str, **attributes: object) -> onnx.
 
 LINEAR = node("MatMul", ["x", "w"], "linear")
 SCAN = node("CumSum", ["linear", "axis"], "scan")
-JOIN = node("Concat", ["scan", "x"], "join", axis=2)
-PART = node("Slice", ["join", "start", "end", "axes"], "part")
-SCALE = node("Mul", ["part", "rows"], "scale")
+MARGIN = node("Pad", ["scan", "pads"], "margin", mode="edge")
+WAVE = node("Sin", ["margin"], "wave")
+SCALE = node("Mul", ["wave", "rows"], "scale")
 WEIGHTS = {
     "w": np.ones((64, 64), np.float32),
     "axis": np.array(1),
-    "axes": np.array([1]),
-    "start": np.array([2]),
-    "end": np.array([6]),
-    "rows": np.ones((1, 4, 1), np.float32),
+    "pads": np.array([0, 0, 0, 0, 0, 64]),
+    "rows": np.ones((1, 8, 1), np.float32),
 }
 
 
 def test_every_refusal_of_the_target_at_once(cli: Cli, golden: Golden) -> None:
-    write([LINEAR, SCAN, JOIN, PART, SCALE], {"scale": [2, 4, 128]}, WEIGHTS)
+    write([LINEAR, SCAN, MARGIN, WAVE, SCALE], {"scale": [2, 8, 128]}, WEIGHTS)
     found = cli("ops", "m.onnx")
     assert found.status == 1 and found.err == ""
     golden("ops_target", str(found))
@@ -56,9 +54,9 @@ def test_every_refusal_of_the_target_at_once(cli: Cli, golden: Golden) -> None:
 
 def test_refusals_of_the_front_end_and_of_the_target_at_once(cli: Cli, golden: Golden) -> None:
     write(
-        [LINEAR, node("Det", ["w"], "det"), node("Concat", ["linear", "x"], "join", axis=2)],
-        {"det": [], "join": [2, 8, 128]},
-        {"w": WEIGHTS["w"]},
+        [LINEAR, node("Det", ["w"], "det"), node("Pad", ["linear", "pads"], "margin", mode="edge")],
+        {"det": [], "margin": [2, 8, 128]},
+        {"w": WEIGHTS["w"], "pads": WEIGHTS["pads"]},
     )
     found = cli("ops", "m.onnx", "--nodes", "unsupported")
     assert found.status == 1
