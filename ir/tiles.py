@@ -77,7 +77,8 @@ class RowBuffer:
 
     def write_strided(self, at: int, values: Array, pitch: int) -> None:
         """Store the rows of a tile as runs of elements, rounding to the storage type."""
-        self._strided(at, *values.shape, pitch)[...] = values.astype(self.data.dtype)
+        rows, cols = values.shape
+        self._strided(at, rows, cols, pitch)[...] = values.astype(self.data.dtype)
 
     def _strided(self, at: int, rows: int, cols: int, pitch: int) -> Array:
         flat = self.data.reshape(-1)
