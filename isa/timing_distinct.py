@@ -31,8 +31,8 @@ compiled: Final[Any] = nb.njit(cache=True)
 
 _IGNORED: Final = {
     "ld.act": ("stride",), "ld.conc": ("cap", "row0"), "ld.idx": ("stride", "limit"), "ld.patch": ("row0",),
-    "ld.wgt": ("stride", "trans"), "v.mask": ("row0", "col0"), "sic": ("cap", "site"), "sec.fold": ("col0",),
-    "st": ("stride",), "st.idx": ("stride", "limit"),
+    "ld.wgt": ("stride", "trans"), "v.mask": ("row0", "col0", "window", "inf"), "sic": ("cap", "site"),
+    "sec.fold": ("col0",), "st": ("stride",), "st.idx": ("stride", "limit"),
 }
 """Operands that no timing rule reads, besides addresses; to leave one out here costs time, nothing else."""
 _CONFIGURED: Final = {

@@ -409,6 +409,9 @@ class State:
     def fence(self, act: int, wgt: int, store: int) -> None:
         """Nothing: commands execute in program order here. The strict emulator checks that fences are not missing."""
 
+    def expect_infinity(self) -> None:
+        """The command makes an infinity of finite values on purpose: the strict emulator takes it for no fault."""
+
     def selected(self, kept: NDArray[np.int32], positions: NDArray[np.int32]) -> None:
         """Report a `sec.topk` selection to the observer."""
         if self.observe is not None and self.importance is not None:

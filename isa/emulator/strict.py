@@ -89,6 +89,9 @@ class StrictState(State):
                     raise Fault("run.nonfinite", f"{what} becomes {view[tuple(at)]} at {[int(i) for i in at]}, "
                                 "from finite inputs", hint="check the range of the values, or scale before this")
 
+    def expect_infinity(self) -> None:
+        self.finite = False
+
     def finish(self) -> None:
         for name, queue in (("activation", self.act), ("weight", self.wgt)):
             if queue:

@@ -54,6 +54,7 @@ from focusc.isa.insns.vector import (
     VRsqrt,
     VRsum,
     VRsumsq,
+    VSel,
     VSigmoid,
     VSilu,
     VSub,
@@ -67,5 +68,5 @@ __all__ = [
     "Max", "Min", "Mma", "Mov", "Mul", "Muli", "Nop", "SecFold", "SecInit", "SecTopk", "Sic", "St", "StIdx", "Sub",
     "Tile", "Trap", "VAdd", "VAddi", "VCopy", "VDiv", "VExp", "VExps", "VFill", "VGelu", "VGeluQuick", "VGelue", "VLd",
     "VMask", "VMax", "VMaxi", "VMul", "VMuli", "VNeg", "VRecip", "VRmax", "VRot", "VRsqrt", "VRsum", "VRsumsq",
-    "VSigmoid", "VSilu", "VSub", "VTanh", "decode", "decode_word", "encode",
+    "VSel", "VSigmoid", "VSilu", "VSub", "VTanh", "decode", "decode_word", "encode",
 ]

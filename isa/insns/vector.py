@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusc.isa.errors import Fault
-from focusc.isa.fields import R, f32, f32_value, flag, sext, tile, uimm
+from focusc.isa.fields import R, ext, f32, f32_value, flag, sext, tile, uimm
 from focusc.isa.insns.base import Insn
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ F32 = NDArray[np.float32]
 
 __all__ = ["Fwd", "VAdd", "VAddi", "VCopy", "VDiv", "VExp", "VExps", "VFill", "VGelu", "VGeluQuick", "VGelue", "VLd",
            "VMask", "VMax", "VMaxi", "VMul", "VMuli", "VNeg", "VRecip", "VRmax", "VRot", "VRsqrt", "VRsum", "VRsumsq",
-           "VSigmoid", "VSilu", "VSub", "VTanh"]
+           "VSel", "VSigmoid", "VSilu", "VSub", "VTanh"]
 
 MASKED = -3.4028235e38
 """What a masked score becomes: the most negative float32, as in common attention implementations."""
@@ -59,6 +59,11 @@ def _binary(s: State, d: int, a: int, b: int, function: Any) -> F32:
     else:
         function(x.reshape(rows, -1, wide), y[:, None, :], out=out.reshape(rows, -1, wide))
     return out
+
+
+def _select(x: F32, keep: F32, out: F32) -> None:
+    """out = x where keep > 0, else MASKED; `keep` broadcasts, `out` may be x."""
+    np.copyto(out, np.where(keep > 0, x, np.float32(MASKED)))
 
 
 def _reduce(s: State, d: int, a: int, acc: int, values: Callable[[F32], F32], combine: Any) -> None:
@@ -212,6 +217,18 @@ class VExps(Insn, opcode=0x45, engine="vec", mnemonic="v.exps"):
     def execute(s: State, d: int, a: int, b: int) -> None:
         out = _binary(s, d, a, b, np.subtract)
         np.exp(out, out=out)
+
+
+class VSel(Insn, opcode=0x46, engine="vec", mnemonic="v.sel"):
+    """d = a where b > 0, else -3.4028235e38: scores hidden by a mask that is data."""
+
+    d: int = tile("destination", access="w")
+    a: int = tile("source", access="rs")
+    b: int = tile("source, broadcast: what is kept", access="rs")
+
+    @staticmethod
+    def execute(s: State, d: int, a: int, b: int) -> None:
+        _binary(s, d, a, b, _select)
 
 
 class VAddi(Insn, opcode=0x48, engine="vec", mnemonic="v.addi"):
@@ -427,19 +444,30 @@ class VRsumsq(Insn, opcode=0x62, engine="vec", mnemonic="v.rsumsq"):
 
 
 class VMask(Insn, opcode=0x63, engine="vec", mnemonic="v.mask"):
-    """Causal mask in place: d[i, j] = -3.4028235e38 where col0 + j > row0 + i."""
+    """Hide scores by position, in place: d[i, j] = -3.4028235e38 where col0 + j > row0 + i (a later key), and with a
+    `window` where col0 + j <= row0 + i - window. With `inf` they become -infinity, below any score that is a number.
+    """
 
     d: int = tile("scores", access="rw")
     row0: int | R = sext("query row (plus keys before the first query) of the tile's first row")
     col0: int | R = sext("key column of the tile's first column")
+    window: int | R = ext("keys that a row sees, its own the last; 0: all before it", default=0)
+    inf: int = flag("hidden scores become -infinity, which is then no fault")
 
     @staticmethod
-    def execute(s: State, d: int, row0: int, col0: int) -> None:
+    def execute(s: State, d: int, row0: int, col0: int, window: int, inf: int) -> None:
+        if inf:
+            s.expect_infinity()
         out = s.update(d)
         rows, cols = int(out.shape[0]), int(out.shape[1])
-        if col0 + cols - 1 > row0:
-            keys, queries = np.arange(col0 - row0, col0 - row0 + cols), np.arange(rows)
-            np.copyto(out, np.float32(MASKED), where=np.greater(keys, queries[:, None]))
+        late, early = col0 + cols - 1 > row0, window > 0 and col0 <= row0 + rows - 1 - window
+        if late or early:
+            fill = np.float32(-np.inf if inf else MASKED)
+            keys, queries = np.arange(col0 - row0, col0 - row0 + cols), np.arange(rows)[:, None]
+            if late:
+                np.copyto(out, fill, where=np.greater(keys, queries))
+            if early:
+                np.copyto(out, fill, where=np.less_equal(keys, queries - window))
 
 
 class VRot(Insn, opcode=0x64, engine="vec", mnemonic="v.rot"):

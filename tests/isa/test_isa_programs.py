@@ -55,6 +55,7 @@ from focusc.isa.insns import (
     VRsqrt,
     VRsum,
     VRsumsq,
+    VSel,
     VSigmoid,
     VSilu,
     VSub,
@@ -262,11 +263,37 @@ def test_rotate(interleaved: int, d: int) -> None:
 
 
 @pytest.mark.parametrize(("row0", "col0"), [(0, 0), (5, 2), (-3, 0), (0, -4), (100, 0)])
-def test_mask(row0: int, col0: int) -> None:
+@pytest.mark.parametrize("window", [0, 1, 3, 50, 103])
+@pytest.mark.parametrize("inf", [0, 1])
+def test_mask(row0: int, col0: int, window: int, inf: int) -> None:
     a = np.ones((6, 9), F32)
-    found = run(vector_program([VCopy(3, 1), VMask(3, row0, col0)], 6, 9), {"a": a, "b": a}).outputs["y"]
-    hidden = col0 + np.arange(9)[None] > row0 + np.arange(6)[:, None]
-    assert (found == np.where(hidden, F32(-3.4028235e38), a)).all()
+    text: list[Insn] = [VCopy(3, 1), VMask(3, row0, col0, window, inf), VExps(3, 3, 2)]  # exp of what is hidden is 0
+    found = run(vector_program(text, 6, 9), {"a": a, "b": a}).outputs["y"]
+    behind = row0 + np.arange(6)[:, None] - (col0 + np.arange(9)[None])
+    seen = (behind >= 0) & (behind < window) if window else behind >= 0
+    assert (found == np.where(seen, F32(1), F32(0))).all()
+
+
+def test_a_hidden_score_is_the_most_negative_number_or_infinite() -> None:
+    a = np.ones((2, 3), F32)
+    for inf, hidden in ((0, F32(-3.4028235e38)), (1, F32(-np.inf))):
+        program = vector_program([VCopy(3, 1), VMask(3, 0, 0, 0, inf)], 2, 3)
+        found = run(program, {"a": a, "b": a}).outputs["y"]
+        assert (found == np.where(np.tri(2, 3, dtype=bool), a, hidden)).all()
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (1, 9), (6, 1), (1, 1), (6, 3)])
+def test_select_keeps_where_the_second_source_is_positive(shape: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    a, b = normal(6, 9), rng.integers(-1, 2, shape).astype(F32)
+    m = Layout()
+    at, keep, y = (m.add(n, kind, s, "f32") for n, kind, s in
+                   (("a", "input", (6, 9)), ("b", "input", shape), ("y", "output", (6, 9))))
+    text = [Tile(1, 0, 6, 9, 9), LdAct(at, 6, 9, 36, "f32"), LdAct(keep, *shape, 4 * shape[1], "f32"), VSel(1, "s", "s"),
+            St(1, y, 36, "f32")]
+    found = run(m.program(text), {"a": a, "b": b}).outputs["y"]
+    wide = np.tile(b, (1, 9 // shape[1]))
+    assert (found == np.where(wide > 0, a, F32(-3.4028235e38))).all()
 
 
 @pytest.mark.parametrize("dtype", ["f16", "bf16", "i8", "f32"])
