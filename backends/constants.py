@@ -9,7 +9,7 @@ from focusc.ir.diagnostics import fail
 
 __all__ = ["FORMATS", "constant_of", "stored"]
 
-FORMATS = {"f16": np.dtype("<f2"), "i32": np.dtype("<i4")}
+FORMATS = {"f16": np.dtype("<f2"), "f32": np.dtype("<f4"), "i32": np.dtype("<i4"), "i8": np.dtype("i1")}
 
 
 def constant_of(op: Op) -> Op | None:

@@ -14,7 +14,7 @@ MOVES = frozenset(
         "constant", "reshape", "transpose", "slice", "concat", "cast", "expand", "tile", "pad",
         "gather", "gather_nd", "gather_elements", "scatter_nd",
     )
-)
+) | {"sec.compact"}
 """Ops that only move elements, of whatever type."""
 
 

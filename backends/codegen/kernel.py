@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from focusc.backends.codegen.scalars import Lin, Scalars
@@ -31,7 +31,7 @@ UNARY = {
     "neg": isa.VNeg,
     "copy": isa.VCopy,
 }
-BINARY = {"add": isa.VAdd, "sub": isa.VSub, "mul": isa.VMul, "max": isa.VMax, "exps": isa.VExps}
+BINARY = {"add": isa.VAdd, "sub": isa.VSub, "mul": isa.VMul, "max": isa.VMax, "exps": isa.VExps, "sel": isa.VSel}
 SCALAR = {"add": isa.VAddi, "mul": isa.VMuli, "max": isa.VMaxi}
 REDUCE = {"rsum": isa.VRsum, "rmax": isa.VRmax, "rsumsq": isa.VRsumsq}
 
@@ -134,6 +134,14 @@ class KernelCode:
         if op is not None and op.name == "tile.affine" and not op.operands:
             return Lin(op.attrs["const"])
         return self.index[value]
+
+    def _at_least(self, op: Op) -> None:
+        found = self.scalars.load(self.ix(op.operands[0]))
+        if op.attrs["least"]:
+            self.emit(isa.Max(rd=found, rs=found, rt=self.scalars.load(Lin(op.attrs["least"]))))
+        else:
+            self.emit(isa.Max(rd=found, rs=found, rt=0))
+        self.index[op.results[0]] = Lin(0, ((found, 1),))
 
     def ext(self, lin: Lin) -> int | R:
         """Extent operand."""
@@ -449,19 +457,23 @@ class KernelCode:
         self.emit(REDUCE[op.attrs["fn"]](d=d.descriptor, a=a.descriptor, acc=int(op.operands[1] is not None)))
 
     def _mask(self, op: Op) -> None:
-        value, row, col = op.operands
-        d = self._like(op)
-        if not self.same_place(op.results[0], self._some(value)):
-            self.emit(isa.VCopy(d=d, a=self.tiles[self._some(value)].descriptor))
-        self.emit(isa.VMask(d=d, row0=self.ext(self.ix(row)), col0=self.ext(self.ix(col))))
+        self._hide([self._masked(op)], op)
 
     def _mask_heads(self, op: Op) -> None:
-        value, row, col = op.operands
-        d = self._like(op)
-        if not self.same_place(op.results[0], self._some(value)):
-            self.emit(isa.VCopy(d=d, a=self.tiles[self._some(value)].descriptor))
-        for _, part in self.heads(op.results[0], op.attrs["group"]):
-            self.emit(isa.VMask(d=part, row0=self.ext(self.ix(row)), col0=self.ext(self.ix(col))))
+        self._masked(op)
+        self._hide((part for _, part in self.heads(op.results[0], op.attrs["group"])), op)
+
+    def _masked(self, op: Op) -> int:
+        """The descriptor of the result, holding the scores."""
+        d, value = self._like(op), self._some(op.operands[0])
+        if not self.same_place(op.results[0], value):
+            self.emit(isa.VCopy(d=d, a=self.tiles[value].descriptor))
+        return d
+
+    def _hide(self, parts: Iterable[int], op: Op) -> None:
+        row, col = (self.ext(self.ix(v)) for v in op.operands[1:])
+        for part in parts:
+            self.emit(isa.VMask(d=part, row0=row, col0=col, window=op.attrs["window"], inf=int(op.attrs["inf"])))
 
     def _rotate(self, op: Op) -> None:
         self.emit(

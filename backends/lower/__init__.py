@@ -6,6 +6,7 @@ from focusc.backends.constants import constant_of, stored
 from focusc.backends.legality import illegal
 from focusc.backends.lower import attention, concentrate, data, elementwise, gather, gemm, norm, transpose
 from focusc.backends.lower.context import HANDLERS, Lowering
+from focusc.backends.lower.masks import exact_values
 from focusc.backends.lower.moves import copy
 from focusc.backends.lower.views import View
 from focusc.backends.options import Tiling
@@ -93,11 +94,12 @@ def _run(low: Lowering) -> list[Diagnostic]:
     the refusals behind it too; the module is of use only if there are none."""
     module, found = low.module, list[Diagnostic]()
     low.name_nodes()
+    low.exact = exact_values(module)
     for arg in module.args:
         low.emit.b.argument(arg.name, arg.type)
     for arg, own in zip(module.args, low.emit.b.block.args, strict=True):
         try:
-            low.at[arg] = low.bind(own)
+            low.at[arg] = low.bind(own, low.exact.get(arg))
         except CompileError as error:
             found += error.diagnostics
             low.stand_in(arg)

@@ -14,17 +14,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from focusc.backends.lower.context import Lowering, handles
 from focusc.backends.lower.emit import Ix, Loop
+from focusc.backends.lower.masks import Band, Hiding, Place, Span
 from focusc.backends.lower.views import ConcView, View, matrix_shape
 from focusc.backends.mapping import Rows, even
 from focusc.ir import ConcentratedType, Op, TensorType, Value
 from focusc.ir.diagnostics import fail
-from focusc.ir.ops.tile_vector import LOWEST
 
 PITCH = 16
 """Columns of a tile of several heads are a multiple of this: the window of one head's rows starts at a multiple of 64
@@ -100,54 +100,46 @@ class Heads:
 class Tiles:
     """How the query rows are cut: `rows` into m-tiles, each into blocks of `sub` rows; `keys` is a key block.
 
-    `direct` says that a block is a whole m-tile that goes straight through SIC.
+    `direct` says that a block is a whole m-tile that goes straight through SIC, `once` that one block holds all keys of
+    a tile, so that no maximum and sum run along.
     """
 
     rows: Rows
     sub: int
     keys: int
     direct: bool
+    once: bool
 
 
 @handles("nn.attention")
 def attention(low: Lowering, op: Op) -> None:
-    """softmax(scale Q K^T + causal mask) V for each batch, head, query tile and key block."""
-    masked, window = any(operand is not None for operand in op.operands[3:]), op.attrs["window"]
-    if masked or window:
-        what = "a mask operand" if masked else f"a window of {window} keys"
-        raise fail(
-            "lower.mask",
-            f"attention with {what} is not lowered; expected all keys, or causal ones",
-            op.loc,
-            hint="export with constant masks: those that allow everything, or are causal, are recognised",
-        )
+    """softmax(scale Q K^T + mask) V for each batch, head, query tile and key block."""
     q, k = op.operands[0], op.operands[1]
     assert q is not None and k is not None
     assert isinstance(q.type, TensorType | ConcentratedType) and isinstance(k.type, TensorType)
     total, length, keys = matrix_shape(q.type)[0], q.type.shape[-2], k.type.shape[-2]
-    h = Heads.of(low, op)
-    batch, shift = total // length, keys - length
-    t = _tiles(low, op, h, length, keys)
-    if (stacked := _stacked(low, op, h, length, keys, t)) is not None:
-        _account(low, op, h, batch, length, keys, stacked)
-        _shared_panels(low, op, h, batch, length, keys, stacked)
+    h, hiding = Heads.of(low, op), Hiding.of(low, op, length, keys)
+    batch = total // length
+    t = _tiles(low, op, h, hiding)
+    if (stacked := _stacked(low, h, hiding, t)) is not None:
+        _account(low, op, h, batch, hiding.band, stacked)
+        _shared_panels(low, op, h, batch, hiding, stacked)
         return
     low.kernel(op, "act", "wgt", "store")
     sink = low.sink(op.results[0], direct=t.direct)
-    _account(low, op, h, batch, length, keys, t)
+    _account(low, op, h, batch, hiding.band, t)
     e = low.emit
     with e.loop(batch, 1) as b, e.loop(h.kv_heads, 1) as kv, e.loop(h.group, 1) as g:
         head = kv.off * h.group + g.off
-        base, key_base = b.off * length, b.off * keys
+        base = b.off * length
         with e.loop(t.rows.total, t.rows.step, first=t.rows.first) as m, _blocks(low, m, t) as r:
             row = m.off + r.off
 
             def load(m: Loop = m, r: Loop = r, row: Ix = row) -> Value:
                 return h.load(low, head, m.it, base + row, r.len, r.off)
 
-            bound = row + r.len + shift if op.attrs["causal"] else None
-            causal = row + shift if op.attrs["causal"] else None
-            outs = _softmax_v(low, h, load, kv.off, r.len, keys, t.keys, bound, _mask(low, causal, 1), key_base)
+            at = Place(b.off, head, row, r.len)
+            outs = _softmax_v(low, h, load, kv.off, r.len, t, hiding, at, b.off * keys)
             for (col, _), out in zip(h.panels(low.tiling.n), outs, strict=True):
                 low.put(sink, out, m.it, base + row, head * h.wide + col, head * (h.wide // 32) + col // 32)
 
@@ -162,73 +154,88 @@ def _blocks(low: Lowering, m: Loop, t: Tiles) -> Iterator[Loop]:
             yield r
 
 
-def _tiles(low: Lowering, op: Op, h: Heads, length: int, keys: int) -> Tiles:
+def _tiles(low: Lowering, op: Op, h: Heads, hiding: Hiding) -> Tiles:
     """Straight through SIC if whole m-tiles fit beside some block of keys; else as many rows as fit with a full one."""
-    obuf, widest = low.tiling.obuf, min(low.tiling.n, -(-keys // 32) * 32)
+    band, obuf = hiding.band, low.tiling.obuf
+    widest = min(low.tiling.n, -(-band.keys // 32) * 32)
 
     def fits(rows: int, block: int, copies: int) -> bool:
-        return 4 * rows * (copies * block + h.wide + VECTORS) <= obuf
+        return 4 * rows * (copies * hiding.planes * block + h.wide + VECTORS) <= obuf
 
-    given = Rows(length, h.q.first, h.q.m) if isinstance(h.q, ConcView) else None
+    given = Rows(band.rows, h.q.first, h.q.m) if isinstance(h.q, ConcView) else None
     gather = low.gather_of(op.results[0]) if h.wide % 32 == 0 else None
     tiles = low.gather_rows(gather) if gather is not None else None
-    if tiles is not None and given in (None, tiles):
+    if tiles is not None and given in (None, tiles) and _narrow(low, band, tiles.most):
         for copies in (2, 1):
             for block in range(widest, 0, -32):
                 if fits(tiles.most, block, copies):
-                    return Tiles(tiles, tiles.most, block, True)
-    most, block = _fitting(low, h, widest)
+                    return Tiles(tiles, tiles.most, block, True, band.reach(tiles.most) <= block)
+    most, block = _fitting(low, h, widest, hiding)
     if most < 1:
         raise fail(
             "tile.obuf",
-            f"attention with value heads of {h.wide} columns needs {4 * (block + h.wide + VECTORS)} bytes a query row "
-            f"for {block} keys, the output buffer has {obuf}",
+            f"attention with value heads of {h.wide} columns needs "
+            f"{4 * (hiding.planes * block + h.wide + VECTORS)} bytes a query row for {block} keys, the output buffer "
+            f"has {obuf}",
             op.loc,
             hint="enlarge buffers.output",
         )
-    if given is None:
-        rows = low.rows_of(length, most=most)
-        return Tiles(rows, rows.most, block, False)
-    return Tiles(given, even(given.most, most).step, block, False)
+    rows = given or low.rows_of(band.rows, most=most)
+    sub = rows.most if given is None else even(given.most, most).step
+    return Tiles(rows, sub, block, False, band.reach(sub) <= block)
 
 
-def _fitting(low: Lowering, h: Heads, widest: int) -> tuple[int, int]:
+def _fitting(low: Lowering, h: Heads, widest: int, hiding: Hiding) -> tuple[int, int]:
     """(most rows of a tile, keys of a block): blocks of `widest` keys, double-buffered, if enough rows fit beside."""
     most, block = 0, widest
     for copies, block in ((2, widest), *((1, n) for n in range(widest, 0, -32))):
-        most = min(low.tiling.obuf // (4 * (copies * block + h.wide + VECTORS)), low.tiling.m)
+        most = min(low.tiling.obuf // (4 * (copies * hiding.planes * block + h.wide + VECTORS)), low.tiling.m)
         if most >= low.tiling.machine.array.rows:  # fewer rows leave the array idle while weights are loaded
             break
-    return most, block
+    return min(most, _few_rows(low, hiding.band)), block
 
 
-def _stacked(low: Lowering, op: Op, h: Heads, length: int, keys: int, alone: Tiles) -> Tiles | None:
+def _few_rows(low: Lowering, band: Band) -> int:
+    """Most rows of a tile under a window: it visits the window and as many keys as it has rows, so few rows are little
+    waste, and four times the array's are enough to hide the loading of weights."""
+    return max(4 * low.tiling.machine.array.rows, band.window // 4) if band.window else low.tiling.m
+
+
+def _narrow(low: Lowering, band: Band, rows: int) -> bool:
+    """Whether a tile of that many rows visits few keys more than a tile of the best size would."""
+    return 4 * band.reach(rows) <= 5 * band.reach(min(rows, _few_rows(low, band)))
+
+
+def _stacked(low: Lowering, h: Heads, hiding: Hiding, alone: Tiles) -> Tiles | None:
     """The tiles of query rows if all heads of a group go in one tile.
 
     None if they cannot, or would visit no fewer keys than tiles of one head (`alone`) do: with a causal mask, as many
-    tiles are fewer keys, since a tile spans fewer rows.
+    tiles are fewer keys, since a tile spans fewer rows. A mask that is data has no rows in that order.
     """
-    if isinstance(h.q, ConcView) or h.group == 1 or alone.direct or h.wide % PITCH:
+    band = hiding.band
+    if isinstance(h.q, ConcView) or h.group == 1 or alone.direct or h.wide % PITCH or not hiding.plain:
         return None
     if h.q.pitch % h.size or h.q.col % h.size:
         return None
-    widest = min(low.tiling.n, -(-keys // 32) * 32)
-    if keys <= widest and keys % PITCH:  # one block of all keys would give tiles of that pitch
-        widest = (keys - 1) // 32 * 32
+    widest = min(low.tiling.n, -(-band.keys // 32) * 32)
+    if band.keys <= widest and band.keys % PITCH:  # one block of all keys would give tiles of that pitch
+        widest = (band.keys - 1) // 32 * 32
     if not widest:
         return None
-    most, block = _fitting(low, h, widest)
+    most, block = _fitting(low, h, widest, hiding)
     if most < h.group:
         return None
-    rows = even(length, most // h.group)
+    rows = even(band.rows, most // h.group)
     most = h.group * alone.rows.pieces
-    gains = rows.pieces < most or (rows.pieces == most and op.attrs["causal"])
-    return Tiles(rows, rows.most, block, False) if gains else None
+    gains = rows.pieces < most or (rows.pieces == most and band.causal)
+    reach = band.reach(rows.most)
+    return Tiles(rows, rows.most, block, False, reach <= block and reach % PITCH == 0) if gains else None
 
 
-def _shared_panels(low: Lowering, op: Op, h: Heads, batch: int, length: int, keys: int, t: Tiles) -> None:
+def _shared_panels(low: Lowering, op: Op, h: Heads, batch: int, hiding: Hiding, t: Tiles) -> None:
     """Attention with the heads of a group in one tile; each panel of K and V is loaded once for all of them."""
-    q, causal, shift, total = h.q, op.attrs["causal"], keys - length, batch * length
+    q, length, keys = h.q, hiding.band.rows, hiding.band.keys
+    total = batch * length
     assert isinstance(q, View)
     low.kernel(op, "act", "wgt", "store")
     sink = low.sink(op.results[0], direct=False).view
@@ -245,12 +252,11 @@ def _shared_panels(low: Lowering, op: Op, h: Heads, batch: int, length: int, key
         def load(start: Ix = start, count: Ix = count) -> Value:
             return e.load_index(table.buffer, index, start, count)
 
-        bound = m.off + m.len + shift if causal else None
-        mask = _mask(low, m.off + shift if causal else None, h.group)
-        outs = _softmax_v(low, h, load, kv.off, count, keys, t.keys, bound, mask, b.off * keys)
+        at = Place(b.off, kv.off * h.group, m.off, m.len, h.group)
+        outs = _softmax_v(low, h, load, kv.off, count, t, hiding, at, b.off * keys)
         for (col, _), out in zip(h.panels(low.tiling.n), outs, strict=True):
-            at = kv.off * (h.group * h.wide) + col + sink.col
-            e.store_heads(out, sink.buffer, row + sink.row, at, h.group, h.wide)
+            to = kv.off * (h.group * h.wide) + col + sink.col
+            e.store_heads(out, sink.buffer, row + sink.row, to, h.group, h.wide)
 
 
 def _head_rows(low: Lowering, h: Heads, total: int, per: int, first: int) -> Value:
@@ -265,53 +271,42 @@ def _head_rows(low: Lowering, h: Heads, total: int, per: int, first: int) -> Val
     return low.shared[name]
 
 
-Mask = Callable[[Value, Ix], Value]
-"""Masks a tile of scores whose first column is the given key."""
-
-
-def _mask(low: Lowering, first: Ix | None, group: int) -> Mask | None:
-    """The causal mask of a tile whose first row sees keys up to `first`; None if every row sees all keys."""
-    if first is None:
-        return None
-    if group == 1:
-        return lambda s, key: low.emit.mask(s, first, key)
-    return lambda s, key: low.emit.mask_heads(s, first, key, group)
-
-
 def _softmax_v(
     low: Lowering,
     h: Heads,
     load: Callable[[], Value],
     kv: Ix,
     length: Ix,
-    keys: int,
-    block: int,
-    bound: Ix | None,
-    mask: Mask | None,
+    t: Tiles,
+    hiding: Hiding,
+    at: Place,
     key_base: Ix,
 ) -> list[Value]:
     """One accumulator tile [length, columns] for each panel of the value head."""
     e = low.emit
     assert h.v is not None
     v, panels = h.v, h.panels(low.tiling.n)
+    span = Span.of(e, hiding.band, at.row, at.rows)
 
     def values(tile: Value, c: Loop, panel: tuple[int, int], acc: Value | None = None) -> Value:
         col, cols = panel
-        weight = e.load_weight(v.buffer, v.row + key_base + c.off, kv * h.wide + v.col + col, c.len, cols)
-        return e.mma(e.forward(tile), weight, acc)
+        row = v.row + key_base + span.start + c.off
+        return e.mma(e.forward(tile), e.load_weight(v.buffer, row, kv * h.wide + v.col + col, c.len, cols), acc)
 
     def scores(c: Loop) -> Value:
-        s = h.scores(low, load(), kv, key_base + c.off, c.len)
-        return mask(s, c.off) if mask is not None else s
+        key = span.start + c.off
+        return hiding.apply(low, h.scores(low, load(), kv, key_base + key, c.len), at, key, c.len)
 
-    if keys <= block:  # one block: plain softmax
-        whole = Loop(Ix.of(0), Ix.of(0), Ix.of(keys), [])
+    if t.once:  # one block: plain softmax
+        whole = Loop(Ix.of(0), Ix.of(0), span.length if hiding.band.window else Ix.of(hiding.band.keys), [])
         s = scores(whole)
-        p = e.binary("exps", s, e.reduce("rmax", s))
-        total = e.unary("recip", e.reduce("rsum", p))
+        p = e.binary("exps", s, hiding.maximum(e, s))
+        total = hiding.reciprocal(e, e.reduce("rsum", p))
         return [e.binary("mul", values(p, whole, panel), total) for panel in panels]
-    inits = [e.fill(length, 1, LOWEST), e.fill(length, 1, 0.0), *(e.fill(length, cols, 0.0) for _, cols in panels)]
-    with e.loop(keys, block, bound=bound, inits=inits) as c:
+    floor = e.fill(length, 1, hiding.floor)
+    inits = [floor, e.fill(length, 1, 0.0), *(e.fill(length, cols, 0.0) for _, cols in panels)]
+    most = span.most if span.bound is None else max(span.most, t.keys)
+    with e.loop(most, t.keys, bound=span.bound, inits=inits) as c:
         m_old, l_old, *o_old = c.carried
         s = scores(c)
         m_new = e.reduce("rmax", s, m_old)
@@ -321,24 +316,20 @@ def _softmax_v(
         o_new = [values(p, c, panel, e.binary("mul", o, decay)) for panel, o in zip(panels, o_old, strict=True)]
         c.yields += [m_new, l_new, *o_new]
     _, total, *outs = c.results
-    total = e.unary("recip", total)
+    total = hiding.reciprocal(e, total)
     return [e.binary("mul", out, total) for out in outs]
 
 
-def _account(low: Lowering, op: Op, h: Heads, batch: int, length: int, keys: int, t: Tiles) -> None:
-    """Dense MACs, and how many of the (query, key) pairs that the tiles compute lie under the causal mask."""
+def _account(low: Lowering, op: Op, h: Heads, batch: int, band: Band, t: Tiles) -> None:
+    """Dense MACs, and how many of the (query, key) pairs that the tiles compute their rows see by position."""
     full, decoder = low.dense_rows(op)
-    causal = op.attrs["causal"]
-    full_keys = keys + full - length if decoder else keys
-    if not decoder:
-        full = length
-    pairs = full * (full + 1) // 2 + full * (full_keys - full) if causal else full * full_keys
-    useful = length * (length + 1) // 2 + length * (keys - length) if causal else length * keys
+    unpruned = replace(band, rows=full, keys=full + band.shift) if decoder else band
     done, start = 0, 0
     for piece in range(t.rows.pieces):
-        stop = min(length, start + (t.rows.first if piece == 0 else t.rows.step))
+        stop = min(band.rows, start + (t.rows.first if piece == 0 else t.rows.step))
         for row in range(start, stop, t.sub):
-            n = min(t.sub, stop - row)
-            done += n * (min(keys, row + n + keys - length) if causal and keys > t.keys else keys)
+            count = min(t.sub, stop - row)
+            done += count * (band.keys if t.once and not band.window else band.visited(row, count))
         start = stop
-    low.account(op, batch * h.heads * (h.size + h.wide) * pairs, decoder=decoder, useful=useful, done=done)
+    macs = batch * h.heads * (h.size + h.wide) * unpruned.pairs
+    low.account(op, macs, decoder=decoder, useful=band.pairs, done=done)

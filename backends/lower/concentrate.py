@@ -6,12 +6,12 @@ from dataclasses import replace
 
 from focusc.backends.lower.attention import Heads
 from focusc.backends.lower.context import Lowering, handles
-from focusc.backends.lower.emit import Ix
+from focusc.backends.lower.emit import Ix, Loop
 from focusc.backends.lower.gather import move_listed
+from focusc.backends.lower.masks import Hiding, Place
 from focusc.backends.lower.strided import Strided
 from focusc.backends.lower.views import ConcView, View, matrix_shape
 from focusc.ir import Op, TensorType, TokensType, Value
-from focusc.ir.ops.tile_vector import LOWEST
 
 
 @handles("sec.importance")
@@ -20,52 +20,65 @@ def importance(low: Lowering, op: Op) -> None:
 
     The scores of the few query rows are computed twice, which costs less than keeping them.
     """
-    q, k = op.operands
+    q, k = op.operands[:2]
     assert q is not None and k is not None
     total, keys = matrix_shape(q.type)[0], matrix_shape(k.type)[0]
     query, v0, count = op.attrs["query"], op.attrs["visual_start"], op.attrs["visual_len"]
-    h = Heads.of(low, op)
+    h, hiding = Heads.of(low, op), Hiding.of(low, op, total, keys)
     low.account(op, 0, decoder=True)
     low.kernel(op, "act", "wgt", "store")
     e = low.emit
     block = min(low.tiling.n, -(-keys // 32) * 32)
-    most = low.tiling.obuf // (4 * (2 * block + 6))
+    most = low.tiling.obuf // (4 * (2 * hiding.planes * block + 6))
     vector = e.op("tile.sec_init", count=count)
     pieces = h.q.pieces(total - query, total) if isinstance(h.q, ConcView) else [(0, 0, total - query, query)]
     for it, within, row, rows in pieces:
         for at in range(0, rows, most):
-            vector = _fold(low, h, vector, (it, within + at, row + at, min(most, rows - at)), (v0, count), block)
+            piece = (it, within + at, row + at, min(most, rows - at))
+            vector = _fold(low, h, hiding, vector, piece, (v0, count), block)
     low.at[op.results[0]] = View(vector, 0, 0, 1, count, count, "f32")
 
 
 def _fold(
-    low: Lowering, h: Heads, vector: Value, piece: tuple[int, int, int, int], visual: tuple[int, int], block: int
+    low: Lowering,
+    h: Heads,
+    hiding: Hiding,
+    vector: Value,
+    piece: tuple[int, int, int, int],
+    visual: tuple[int, int],
+    block: int,
 ) -> Value:
     """Fold the weights of one run of query rows, all heads, into the importance vector."""
     e = low.emit
     it, within, row, rows = piece
-    v0, count = visual
+    start, length = hiding.band.first(row), hiding.band.visited(row, rows)
+    first, stop = max(visual[0], start), visual[0] + visual[1]
+    before = hiding.plain and not hiding.band.window  # all visual keys come before the query rows
     with e.loop(h.kv_heads, 1, inits=[vector]) as kv:
         with e.loop(h.group, 1, inits=[kv.carried[0]]) as g:
             head = kv.off * h.group + g.off
+            at = Place(Ix.of(0), head, Ix.of(row), Ix.of(rows))
 
-            def act(head: Ix = head) -> Value:
-                return h.load(low, head, it, row, rows, within)
+            def scores(key: Ix, keys: Ix, all_seen: bool, kv: Loop = kv, at: Place = at) -> Value:
+                s = h.scores(low, h.load(low, at.head, it, row, rows, within), kv.off, key, keys)
+                return s if all_seen else hiding.apply(low, s, at, key, keys)
 
-            with e.loop(row + rows, block, inits=[e.fill(rows, 1, LOWEST), e.fill(rows, 1, 0.0)]) as c:
+            with e.loop(length, block, inits=[e.fill(rows, 1, hiding.floor), e.fill(rows, 1, 0.0)]) as c:
                 m_old, l_old = c.carried
-                s = e.mask(h.scores(low, act(), kv.off, c.off, c.len), row, c.off)
+                s = scores(c.off + start, c.len, False)
                 m_new = e.reduce("rmax", s, m_old)
                 decay = e.binary("exps", m_old, m_new)
                 p = e.binary("exps", s, m_new)
                 c.yields += [m_new, e.reduce("rsum", p, e.binary("mul", l_old, decay))]
             peak, total = c.results
-            scale = e.unary("recip", total)
-            with e.loop(count, block, inits=[g.carried[0]]) as c:
-                s = h.scores(low, act(), kv.off, c.off + v0, c.len)
-                p = e.binary("mul", e.binary("exps", s, peak), scale)
-                c.yields.append(e.op("tile.sec_fold", c.carried[0], p, e.ix(c.off)))
-            g.yields.append(c.results[0])
+            scale = hiding.reciprocal(e, total)
+            if first >= stop:  # the window of these rows is all text
+                g.yields.append(g.carried[0])
+            else:
+                with e.loop(stop - first, block, inits=[g.carried[0]]) as c:
+                    p = e.binary("mul", e.binary("exps", scores(c.off + first, c.len, before), peak), scale)
+                    c.yields.append(e.op("tile.sec_fold", c.carried[0], p, e.ix(c.off + (first - visual[0]))))
+                g.yields.append(c.results[0])
         kv.yields.append(g.results[0])
     return kv.results[0]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -29,7 +29,7 @@ from focusc.ir import (
 )
 from focusc.ir.diagnostics import fail
 
-STORAGE = {"f32": "f16", "f16": "f16", "i64": "i32", "i32": "i32"}
+STORAGE = {"f32": "f16", "f16": "f16", "i64": "i32", "i32": "i32", "bool": "i8"}
 """DRAM element type of a value's type."""
 
 SIC_ATTRS = (
@@ -44,11 +44,6 @@ SIC_ATTRS = (
     "layer",
     "site",
 )
-
-
-def storage(value: Value) -> str:
-    """DRAM element type of a value."""
-    return STORAGE.get(value.type.dtype, "f16") if isinstance(value.type, TensorType) else "f16"
 
 
 @dataclass(frozen=True)
@@ -93,6 +88,10 @@ class Lowering:
     nodes: dict[Loc, Node] = field(default_factory=dict[Loc, Node])
     shared: dict[str, Value] = field(default_factory=dict[str, Value])
     """Constant buffers of the lowering's own, by name."""
+    exact: dict[Value, str] = field(default_factory=dict[Value, str])
+    """Values of another storage type than `STORAGE` says."""
+    masks: dict[tuple[Value, Hashable], View] = field(default_factory=dict[tuple[Value, Hashable], View])
+    """Constant masks as they are stored for one kind of attention."""
 
     # -- values --------------------------------------------------------------------------------------------------
     def view(self, value: Value) -> View:
@@ -121,20 +120,20 @@ class Lowering:
         with self.emit.outside():
             copy = self.emit.b.create("tensor.constant", value=value.op.attrs["value"], loc=value.op.loc).result
             copy.name = value.name
-            view = self.bind(copy)
+            view = self.bind(copy, self.exact.get(value))
         self.at[value] = view
         return view
 
-    def bind(self, tensor: Value) -> View:
-        """A tensor (argument or constant) as a window."""
+    def bind(self, tensor: Value, dtype: str | None = None) -> View:
+        """A tensor (argument or constant) as a window; `dtype` is its storage type if not the usual one."""
         assert isinstance(tensor.type, TensorType)
         rows, cols = matrix_shape(tensor.type)
-        dtype = STORAGE.get(tensor.type.dtype)
+        dtype = dtype or STORAGE.get(tensor.type.dtype)
         if dtype is None:
             raise fail(
                 "lower.dtype",
                 f"%{tensor.name} has element type {tensor.type.dtype}; expected one of {', '.join(STORAGE)}, which the "
-                "machine stores as f16 and i32",
+                "machine stores as f16, i32 and i8",
                 hint="convert it in the model, or compute it from constants",
             )
         buffer = self.emit.op("tile.bind", tensor, shape=(rows, cols), dtype=dtype)
@@ -219,15 +218,20 @@ class Lowering:
             home, row, col = placed
             view = self.home(home).rows_from(row, rows).cols_from(col, cols)
         else:
-            view = self.allocate(rows, cols, value.name, storage(value))
+            view = self.allocate(rows, cols, value.name, self.storage(value))
         self.at[value] = view
         return Sink(view)
+
+    def storage(self, value: Value) -> str:
+        """DRAM element type of a value."""
+        usual = STORAGE.get(value.type.dtype, "f16") if isinstance(value.type, TensorType) else "f16"
+        return self.exact.get(value, usual)
 
     def home(self, concat: Value) -> View:
         """The buffer of a concatenation, made when its first part is written."""
         found = self.at.get(concat)
         if not isinstance(found, View):
-            found = self.allocate(*matrix_shape(concat.type), concat.name, storage(concat))
+            found = self.allocate(*matrix_shape(concat.type), concat.name, self.storage(concat))
             self.at[concat] = found
         return found
 

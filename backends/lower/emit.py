@@ -104,6 +104,12 @@ class Emit:
             self._known[key] = made
         return self._known[key]
 
+    def at_least(self, value: Ix, least: int, most: int) -> Ix:
+        """max(value, least); `most` bounds it from above."""
+        if value.is_const:
+            return Ix.of(max(value.const, least))
+        return Ix(0, ((self.op("tile.at_least", self.ix(value), least=least), 1),), most)
+
     @contextmanager
     def loop(
         self, total: int, step: int, *, first: int | None = None, bound: Ix | None = None, inits: Sequence[Value] = ()
@@ -266,13 +272,14 @@ class Emit:
         """Row reduction, optionally folded into `acc`."""
         return self.op("tile.reduce", a, acc, fn=fn)
 
-    def mask(self, a: Value, row: Ix | int, col: Ix | int) -> Value:
-        """Causal mask: entries with col + j > row + i become the most negative f32."""
-        return self.op("tile.mask", a, self.ix(row), self.ix(col))
-
-    def mask_heads(self, a: Value, row: Ix | int, col: Ix | int, group: int) -> Value:
-        """Causal mask of `group` heads' rows in turn: row i of the tile is row + i // group."""
-        return self.op("tile.mask_heads", a, self.ix(row), self.ix(col), group=group)
+    def mask(
+        self, a: Value, row: Ix | int, col: Ix | int, *, group: int = 1, window: int = 0, inf: bool = False
+    ) -> Value:
+        """Hide keys behind each row, and before its window; row i of a tile of `group` heads' rows is row + i // group.
+        They become the most negative f32, or -infinity with `inf`."""
+        if group == 1:
+            return self.op("tile.mask", a, self.ix(row), self.ix(col), window=window, inf=inf)
+        return self.op("tile.mask_heads", a, self.ix(row), self.ix(col), group=group, window=window, inf=inf)
 
     def rotate(self, a: Value, width: int, interleaved: bool = False) -> Value:
         """Rotate pairs within each group of `width` columns (RoPE)."""

@@ -26,6 +26,9 @@ class Attention(Op):
     Heads lie side by side in the last axis. Row i stands at position p = i + (S - T) of the keys: with `causal` it sees
     keys j <= p, with a `window` w > 0 keys j > p - w. `mask` is bool (true: the key is seen) or added to the scaled
     scores. A row that sees no key gives zeros. `q` may be concentrated.
+
+    In a sequence that lost tokens a window counts those that were there: `positions` are where its keys stood, whole
+    numbers that ascend, and a key is in the window if positions[j] > positions[p] - w.
     """
 
     __slots__ = ()
@@ -34,6 +37,7 @@ class Attention(Op):
     k = operand(doc="[B, S, kv_heads * hd]")
     v = operand(doc="[B, S, kv_heads * hd]")
     mask = operand(optional=True, doc="broadcasts to [B, heads, T, S]; bool, or the element type of q")
+    positions = operand(optional=True, doc="[S, 1], where the keys stood; absent: at 0, 1, ...")
     heads: int = attr(int, minimum=1)
     kv_heads: int = attr(int, minimum=1)
     scale: float = attr(float)
@@ -46,6 +50,7 @@ class Attention(Op):
         k: Type,
         v: Type,
         mask: Type | None,
+        positions: Type | None,
         *,
         heads: int,
         kv_heads: int,
@@ -82,7 +87,9 @@ class Attention(Op):
                 code="type.shape",
             )
         if mask is not None:
-            _check_mask(tensor(mask, "mask"), (queries.shape[0], heads, queries.shape[1], keys.shape[1]), queries.dtype)
+            check_mask(tensor(mask, "mask"), (queries.shape[0], heads, queries.shape[1], keys.shape[1]), queries.dtype)
+        if positions is not None:
+            check_positions(positions, queries.shape[1], keys.shape[1])
         return TensorType((*queries.shape[:2], heads * (values.shape[2] // kv_heads)), queries.dtype)
 
     @staticmethod
@@ -91,6 +98,7 @@ class Attention(Op):
         k: Array,
         v: Array,
         mask: Array | None = None,
+        positions: Array | None = None,
         *,
         heads: int,
         kv_heads: int,
@@ -103,6 +111,8 @@ class Attention(Op):
         width, wide = columns // heads, values.shape[2] // kv_heads
         out = np.empty((batch, rows, heads * wide), np.float32)
         group = heads // kv_heads
+        if positions is not None and window:
+            mask, window = within(mask, positions, rows, window), 0
         masks = None if mask is None else np.broadcast_to(mask, (batch, heads, rows, keys.shape[1]))
         for b in range(batch):
             for h in range(heads):
@@ -127,14 +137,31 @@ class Attention(Op):
             ([q, k, v, None], {**attrs, "causal": True, "window": 2}),
             ([q, k, v, seen], attrs),
             ([q, k, v, bias], {**attrs, "window": 4}),
+            ([q, k, v, seen, np.array([[0], [2], [3], [6], [7]], "f4")], {**attrs, "causal": True, "window": 3}),
         ]
 
 
-def _check_mask(mask: TensorType, scores: tuple[int, int, int, int], dtype: str) -> None:
+def check_mask(mask: TensorType, scores: tuple[int, int, int, int], dtype: str) -> None:
     if mask.dtype not in ("bool", dtype):
         raise InferError(f"mask has element type {mask.dtype}, expected bool or {dtype}", code="type.dtype")
     if mask.rank > 4 or any(d not in (1, n) for d, n in zip(mask.shape[::-1], scores[::-1], strict=False)):
         raise InferError(f"mask is {mask}, expected a shape that broadcasts to {list(scores)}", code="type.shape")
+
+
+def check_positions(positions: Type, rows: int, keys: int) -> None:
+    """InferError unless these are positions of keys, among which the rows stand."""
+    if floating(tensor(positions, "positions"), "positions").shape != (keys, 1):
+        raise InferError(f"positions is {positions}, expected tensor<{keys}x1x...>: one for each key", code="type.shape")
+    if keys < rows:
+        raise InferError(f"{rows} rows stand at {keys} positions, expected as many at least", code="type.shape")
+
+
+def within(mask: Array | None, positions: Array, rows: int, window: int) -> Array:
+    """The mask (bool or added, or none) joined with a window that is counted in positions [S, 1]: [.., rows, S]."""
+    near: Array = positions.reshape(1, -1) > positions[-rows:].reshape(-1, 1) - window
+    if mask is None:
+        return near
+    return mask & near if mask.dtype == np.bool_ else np.where(near, mask, np.float32(-np.inf))
 
 
 def seen_keys(rows: int, keys: int, causal: bool, window: int) -> Array:

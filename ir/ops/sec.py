@@ -13,6 +13,8 @@ import numpy as np
 from focusc.ir.core import Op
 from focusc.ir.declare import attr, defop, operand
 from focusc.ir.diagnostics import InferError
+from focusc.ir.ops.attention import check_mask, check_positions, seen_keys, within
+from focusc.ir.ops.checks import tensor
 from focusc.ir.types import ConcentratedType, TensorType, TokensType, Type
 
 Array = np.ndarray[Any, Any]
@@ -40,8 +42,8 @@ class Importance(Op):
     """How much the prompt attends to each visual token: f32 [visual_len].
 
     The largest weight of the causal softmax attention over all heads and over the last `query` rows of q [.., T,
-    heads * hd] against k [.., T, kv_heads * hd]. Controls: "inverse" negates it, "random" draws from (seed, layer),
-    "uniform" makes the `keep` largest evenly spaced.
+    heads * hd] against k [.., T, kv_heads * hd]; `mask`, `positions` and `window` are those of the attention. Controls:
+    "inverse" negates it, "random" draws from (seed, layer), "uniform" makes the `keep` largest evenly spaced.
 
     The arithmetic is part of the definition, since what is kept hangs on it. q and k are rounded to f16, which is what
     the array multiplies. A weight is exp(s - max s) * (1 / sum), in f32, sums in any order. The result is rounded to
@@ -53,9 +55,12 @@ class Importance(Op):
 
     q = operand()
     k = operand()
+    mask = operand(optional=True, doc="as in nn.attention")
+    positions = operand(optional=True, doc="as in nn.attention")
     heads = attr(int, minimum=1)
     kv_heads = attr(int, minimum=1)
     scale = attr(float)
+    window = attr(int, 0, minimum=0, doc="as in nn.attention")
     query = attr(int, minimum=1, doc="rows at the end that ask")
     visual_start = attr(int, minimum=0)
     visual_len = attr(int, minimum=1, doc="visual rows now present")
@@ -66,7 +71,17 @@ class Importance(Op):
 
     @staticmethod
     def infer(
-        q: Type, k: Type, *, heads: int, kv_heads: int, query: int, visual_start: int, visual_len: int, **_: Any
+        q: Type,
+        k: Type,
+        mask: Type | None = None,
+        positions: Type | None = None,
+        *,
+        heads: int,
+        kv_heads: int,
+        query: int,
+        visual_start: int,
+        visual_len: int,
+        **_: Any,
     ) -> Type:
         for name, t, n in (("q", q, heads), ("k", k, kv_heads)):
             if not isinstance(t, (TensorType, ConcentratedType)) or len(t.shape) < 2 or np.prod(t.shape[:-2]) != 1:
@@ -82,16 +97,23 @@ class Importance(Op):
         if query > q.shape[-2]:
             raise InferError(f"query is {query}, more than the {q.shape[-2]} rows")
         _span(visual_start, visual_len, q.shape[-2])
+        if mask is not None:
+            check_mask(tensor(mask, "mask"), (1, heads, q.shape[-2], k.shape[-2]), k.dtype)
+        if positions is not None:
+            check_positions(positions, q.shape[-2], k.shape[-2])
         return TensorType((visual_len,), "f32")
 
     @staticmethod
     def evaluate(
         q: Array,
         k: Array,
+        mask: Array | None = None,
+        positions: Array | None = None,
         *,
         heads: int,
         kv_heads: int,
         scale: float,
+        window: int,
         query: int,
         visual_start: int,
         visual_len: int,
@@ -114,10 +136,15 @@ class Importance(Op):
         keys = stored.reshape(rows, kv_heads, size)
         scores = asking.transpose(1, 2, 0, 3).reshape(kv_heads, -1, size) @ keys.transpose(1, 2, 0)
         scores = scores.reshape(heads, query, rows) * np.float32(scale)
-        scores[:, np.arange(rows)[None, :] > np.arange(rows - query, rows)[:, None]] = -np.inf
-        scores -= scores.max(axis=-1, keepdims=True)
+        if positions is not None and window:
+            mask, window = within(mask, positions, rows, window), 0
+        scores[:, ~seen_keys(rows, rows, True, window)[rows - query :]] = -np.inf
+        if mask is not None:
+            asked = np.broadcast_to(mask, (1, heads, rows, rows))[0, :, rows - query :]
+            scores = np.where(asked, scores, -np.inf) if mask.dtype == np.bool_ else scores + asked
+        scores -= np.maximum(scores.max(axis=-1, keepdims=True), np.finfo(np.float32).min)
         np.exp(scores, out=scores)
-        scores *= np.float32(1) / scores.sum(axis=-1, keepdims=True)
+        scores *= np.float32(1) / np.maximum(scores.sum(axis=-1, keepdims=True), np.float32(1))
         best = rounded(scores[:, :, visual_start : visual_start + visual_len].max(axis=(0, 1)))
         return -best if importance == "inverse" else best
 
@@ -138,6 +165,8 @@ class Importance(Op):
             ([q[0], k[0]], {**common, "importance": "inverse"}),
             ([q, k], {**common, "importance": "random", "seed": 3}),
             ([q, k], {**common, "importance": "uniform", "keep": 2}),
+            ([q, k, rng.random((4, 9, 9)) < 0.5], {**common, "window": 5}),
+            ([q, k, None, np.array([[0, 1, 3, 4, 7, 8, 9, 10, 11]], "f4").T], {**common, "window": 6}),
         ]
 
 

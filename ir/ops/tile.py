@@ -134,6 +134,23 @@ class Affine(Op):
         return const + sum(c * x for c, x in zip(coef, xs, strict=True))
 
 
+@defop("tile.at_least")
+class AtLeast(Op):
+    """The larger of x and `least`: where a range of keys starts that must not start before the first."""
+
+    x = operand()
+    least = attr(int, 0)
+
+    @staticmethod
+    def infer(x: Type, *, least: int) -> Type:
+        need(IndexType, x)
+        return IndexType()
+
+    @staticmethod
+    def evaluate(x: int, *, least: int) -> int:
+        return max(x, least)
+
+
 @defop("tile.for", pure=False)
 class For(Op):
     """Cut [0, total) into pieces (`first`, then `step` each, the last maybe shorter) and run the body on each in order.

@@ -42,6 +42,7 @@ BINARY: dict[str, Callable[[Array, Any], Array]] = {
     "mul": np.multiply,
     "max": np.maximum,
     "exps": lambda a, b: np.exp(a - b),
+    "sel": lambda a, b: np.where(b > 0, a, np.float32(LOWEST)),
 }
 SCALAR = ("add", "mul", "max")
 REDUCE: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], Array]]] = {
@@ -70,7 +71,7 @@ class Unary(Op):
 
 @defop("tile.binary")
 class Binary(Op):
-    """fn(a, b); b is a tile or the head of a stream and broadcasts."""
+    """fn(a, b); b is a tile or the head of a stream and broadcasts. `sel` is a where b > 0, else the most negative f32."""
 
     a = operand()
     b = operand()
@@ -148,46 +149,57 @@ class Reduce(Op):
         return value if acc is None else fold(acc, value)
 
 
+def hidden_by_position(a: Array, row: int, col: int, group: int, window: int, inf: bool) -> Array:
+    """Scores with hidden ones as -infinity or the most negative f32; row i of the tile is row `row` + i // group."""
+    i, j = np.ogrid[: a.shape[0], : a.shape[1]]
+    behind = row + i // group - (col + j)
+    hidden = (behind < 0) | (behind >= window) if window else behind < 0
+    return np.where(hidden, np.float32(-np.inf if inf else LOWEST), a)
+
+
 @defop("tile.mask")
 class Mask(Op):
-    """Causal mask: entries with col + j > row + i become the most negative f32."""
+    """Hide scores by position: entries with col + j > row + i, and with a window those with col + j <= row + i -
+    window, become the most negative f32, or -infinity with `inf`."""
 
     a = operand()
     row = operand()
     col = operand()
+    window = attr(int, 0, minimum=0, doc="keys that a row sees, its own the last; 0: all before it")
+    inf = attr(bool, False)
 
     @staticmethod
-    def infer(a: Type, row: Type, col: Type) -> Type:
+    def infer(a: Type, row: Type, col: Type, *, window: int, inf: bool) -> Type:
         need(TileType, a)
         need(IndexType, row, col)
         return a
 
     @staticmethod
-    def evaluate(a: Array, row: int, col: int) -> Array:
-        i, j = np.ogrid[: a.shape[0], : a.shape[1]]
-        return np.where(col + j > row + i, np.float32(LOWEST), a)
+    def evaluate(a: Array, row: int, col: int, *, window: int, inf: bool) -> Array:
+        return hidden_by_position(a, row, col, 1, window, inf)
 
 
 @defop("tile.mask_heads")
 class MaskHeads(Op):
-    """Causal mask of a tile that holds the rows of `group` heads in turn: entries with col + j > row + i // group
-    become the most negative f32."""
+    """Hide scores by position, as `tile.mask` does, in a tile that holds the rows of `group` heads in turn: row i of
+    the tile is row `row` + i // group."""
 
     a = operand()
     row = operand()
     col = operand()
     group = attr(int, minimum=1)
+    window = attr(int, 0, minimum=0)
+    inf = attr(bool, False)
 
     @staticmethod
-    def infer(a: Type, row: Type, col: Type, *, group: int) -> Type:
+    def infer(a: Type, row: Type, col: Type, *, group: int, window: int, inf: bool) -> Type:
         need(TileType, a)
         need(IndexType, row, col)
         return a
 
     @staticmethod
-    def evaluate(a: Array, row: int, col: int, *, group: int) -> Array:
-        i, j = np.ogrid[: a.shape[0], : a.shape[1]]
-        return np.where(col + j > row + i // group, np.float32(LOWEST), a)
+    def evaluate(a: Array, row: int, col: int, *, group: int, window: int, inf: bool) -> Array:
+        return hidden_by_position(a, row, col, group, window, inf)
 
 
 @defop("tile.rotate")

@@ -77,7 +77,7 @@ def _windows(op: Op) -> list[Window] | None:
     found: list[Window] = []
     for value in op.operands:
         attention = None if value is None else producer(_flat(value), "nn.attention")
-        if value is None or attention is None or attention.operands[3] is not None:
+        if value is None or attention is None or any(v is not None for v in attention.operands[3:]):
             return None
         operands = [_segment(v) for v in attention.operands[:3]]
         segments = tuple(s for s in operands if s is not None)

@@ -218,8 +218,8 @@ def replace(op: Op, found: Found, rewriter: Rewriter) -> Op | None:
 
 def simplified(op: Op, rewriter: Rewriter) -> str | None:
     """The mask operand of an attention in its simplest form."""
-    q, k, v, mask = op.operands if op.name == "nn.attention" else (None,) * 4
-    if q is None or k is None or mask is None:
+    q, k, v, mask, positions = op.operands if op.name == "nn.attention" else (None,) * 5
+    if q is None or k is None or mask is None or positions is not None:
         return None
     found = own_mask(mask)
     if found.allowed is None and (found.fill is not None or producer(mask, "tensor.where") is None):

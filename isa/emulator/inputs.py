@@ -52,16 +52,18 @@ def _check(symbol: Symbol, value: Any) -> NDArray[Any]:
             hint = f"pass {name}.astype(np.float32)" if data.dtype.kind in "fiub" else ""
             raise IsaError("input.type", f"input {name!r} is {data.dtype}, expected float32 or float16", hint=hint)
         data = data.astype(np.float32, copy=False)
-        if not np.isfinite(data).all():
-            at = np.argwhere(~np.isfinite(data))[0]
+        masks = symbol.dtype == "f32"  # what is added to scores: -infinity says that a key is not seen
+        wrong = ~np.isfinite(data) & ~(masks & np.isneginf(data))
+        if wrong.any():
+            at = np.argwhere(wrong)[0]
             raise IsaError("input.value", f"input {name!r} is {data[tuple(at)]} at {[int(i) for i in at]}; "
-                           "NaN and infinity are not allowed")
+                           f"NaN and infinity are not allowed{', -infinity is' if masks else ''}")
         largest = _LARGEST.get(symbol.dtype, np.inf)
-        if data.size and float(np.abs(data).max()) >= largest:
+        if data.size and not masks and float(np.abs(data).max()) >= largest:
             raise IsaError("input.value", f"input {name!r} reaches {float(np.abs(data).max()):g}, which {symbol.dtype} "
                            "cannot hold", hint="scale the input")
         return data
-    if data.dtype.kind not in "iu":
+    if data.dtype.kind not in ("iub" if symbol.dtype == "i8" else "iu"):
         raise IsaError("input.type", f"input {name!r} is {data.dtype}, expected integers ({symbol.dtype})")
     low, high = _RANGE[symbol.dtype]
     if data.size and (int(data.min()) < low or int(data.max()) > high):
