@@ -1,9 +1,9 @@
 """Which keys the rows of an attention see, and hiding the others' scores.
 
 By position: a causal bound and a window decide which keys a tile visits at all, and `tile.mask` hides the rest. By the
-original positions of a pruned sequence: distances come from a list. By data: a bool mask selects scores, a float mask is
-added to them. A hidden score is the most negative f32; beside an added mask, which may hold that very number for a key
-that counts, it is -infinity.
+original positions of a pruned sequence: distances come from a list. By data: a bool mask selects scores, a float mask
+is added to them. A hidden score is the most negative f32; beside an added mask, which may hold that very number for a
+key that counts, it is -infinity.
 """
 
 from __future__ import annotations

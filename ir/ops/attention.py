@@ -151,7 +151,7 @@ def check_mask(mask: TensorType, scores: tuple[int, int, int, int], dtype: str) 
 def check_positions(positions: Type, rows: int, keys: int) -> None:
     """InferError unless these are positions of keys, among which the rows stand."""
     if floating(tensor(positions, "positions"), "positions").shape != (keys, 1):
-        raise InferError(f"positions is {positions}, expected tensor<{keys}x1x...>: one for each key", code="type.shape")
+        raise InferError(f"positions is {positions}, expected shape [{keys}, 1]: one for each key", code="type.shape")
     if keys < rows:
         raise InferError(f"{rows} rows stand at {keys} positions, expected as many at least", code="type.shape")
 

@@ -451,11 +451,11 @@ class VMask(Insn, opcode=0x63, engine="vec", mnemonic="v.mask"):
     d: int = tile("scores", access="rw")
     row0: int | R = sext("query row (plus keys before the first query) of the tile's first row")
     col0: int | R = sext("key column of the tile's first column")
-    window: int | R = ext("keys that a row sees, its own the last; 0: all before it", default=0)
     inf: int = flag("hidden scores become -infinity, which is then no fault")
+    window: int | R = ext("keys that a row sees, its own the last; 0: all before it", default=0)
 
     @staticmethod
-    def execute(s: State, d: int, row0: int, col0: int, window: int, inf: int) -> None:
+    def execute(s: State, d: int, row0: int, col0: int, inf: int, window: int) -> None:
         if inf:
             s.expect_infinity()
         out = s.update(d)

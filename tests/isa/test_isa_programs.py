@@ -267,7 +267,7 @@ def test_rotate(interleaved: int, d: int) -> None:
 @pytest.mark.parametrize("inf", [0, 1])
 def test_mask(row0: int, col0: int, window: int, inf: int) -> None:
     a = np.ones((6, 9), F32)
-    text: list[Insn] = [VCopy(3, 1), VMask(3, row0, col0, window, inf), VExps(3, 3, 2)]  # exp of what is hidden is 0
+    text: list[Insn] = [VCopy(3, 1), VMask(3, row0, col0, inf, window), VExps(3, 3, 2)]  # exp of what is hidden is 0
     found = run(vector_program(text, 6, 9), {"a": a, "b": a}).outputs["y"]
     behind = row0 + np.arange(6)[:, None] - (col0 + np.arange(9)[None])
     seen = (behind >= 0) & (behind < window) if window else behind >= 0
@@ -277,7 +277,7 @@ def test_mask(row0: int, col0: int, window: int, inf: int) -> None:
 def test_a_hidden_score_is_the_most_negative_number_or_infinite() -> None:
     a = np.ones((2, 3), F32)
     for inf, hidden in ((0, F32(-3.4028235e38)), (1, F32(-np.inf))):
-        program = vector_program([VCopy(3, 1), VMask(3, 0, 0, 0, inf)], 2, 3)
+        program = vector_program([VCopy(3, 1), VMask(3, 0, 0, inf)], 2, 3)
         found = run(program, {"a": a, "b": a}).outputs["y"]
         assert (found == np.where(np.tri(2, 3, dtype=bool), a, hidden)).all()
 
