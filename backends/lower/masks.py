@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from focusc.backends.legality import MOVES
 from focusc.backends.lower.context import Lowering
 from focusc.backends.lower.emit import Emit, Ix
 from focusc.backends.lower.moves import copy
@@ -27,9 +28,7 @@ Array = np.ndarray[Any, Any]
 FLOOR = -1e38
 """Least row maximum where every key may be hidden by selection: far above LOWEST, far below any score."""
 LARGEST = 65504.0  # of f16
-KEPT_EXACT = frozenset(
-    f"tensor.{name}" for name in ("add", "sub", "mul", "max", "neg", "reshape", "slice", "concat", "gather", "cast")
-) | {"sec.compact"}
+KEPT_EXACT = MOVES | {f"tensor.{name}" for name in ("add", "sub", "mul", "max", "neg")}
 """Ops through which an added mask is followed to where it comes from, to be stored as f32 all the way."""
 
 
@@ -212,7 +211,8 @@ class Hiding:
         e, band = low.emit, self.band
         assert self.positions is not None
         down, across = self.positions
-        ahead = e.binary("add", e.scalar("mul", s, 0.0), e.load(across.buffer, across.row, key + across.col, 1, keys))
+        listed = e.load(across.buffer, across.row, key + across.col, 1, keys)
+        ahead = e.binary("add", e.fill(at.rows, keys, 0.0), listed)
         rows = e.to_tile(e.load(down.buffer, at.row + (band.shift + down.row), down.col, at.rows, 1))
         return e.binary("sel", s, e.binary("sub", ahead, e.scalar("add", rows, -band.window)))
 

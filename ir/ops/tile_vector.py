@@ -71,7 +71,7 @@ class Unary(Op):
 
 @defop("tile.binary")
 class Binary(Op):
-    """fn(a, b); b is a tile or the head of a stream and broadcasts. `sel`: a where b > 0, else the most negative f32."""
+    """fn(a, b); b is a tile or the head of a stream and broadcasts. `sel`: a where b > 0, else the lowest f32."""
 
     a = operand()
     b = operand()
