@@ -204,8 +204,8 @@ def reference(model: str | os.PathLike[str]) -> Any:
     return run
 
 
-_ORT_DTYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(int64)": np.int64,
-               "tensor(int32)": np.int32, "tensor(bool)": np.bool_}  # fmt: skip
+_ORT_DTYPES = {"tensor(double)": np.float64, "tensor(float)": np.float32, "tensor(float16)": np.float16,
+               "tensor(int64)": np.int64, "tensor(int32)": np.int32, "tensor(bool)": np.bool_}  # fmt: skip
 """Element types in which onnxruntime wants inputs; others are passed as they are."""
 
 
@@ -224,8 +224,9 @@ def run_columns(
         known = {symbol.name for symbol in compilation.program.symbols if symbol.kind == "input"}
         for index, sample in enumerate(samples):
             progress(f"emulate {method}", index, len(samples))
-            # an input that the model does not use was dropped at import
-            result = runner.run({n: a for n, a in sample.inputs.items() if n in known}, array=array)
+            # an input that the model does not use was dropped at import; float64 ones were taken as f32
+            inputs = {n: a.astype(np.float32) if a.dtype == np.float64 else a for n, a in sample.inputs.items()}
+            result = runner.run({n: a for n, a in inputs.items() if n in known}, array=array)
             column.answers.append(top1(result.outputs))
             column.stats.append(result.stats)
         columns.append(column)

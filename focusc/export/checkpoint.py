@@ -93,10 +93,7 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
                           hint=hint)
     if not file.is_file():
         raise ExportError("the directory has no config.json", code="export.directory", where=str(path), hint=hint)
-    try:
-        table = json.loads(file.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ExportError(f"this is not a config in JSON: {error}", code="export.config", where=str(file)) from None
+    table = read_json(file, "export.config")
     if not isinstance(table, dict) or "model_type" not in table:
         raise ExportError("the config has no model_type", code="export.config", where=str(file),
                           hint="give the config.json of a transformers model")
@@ -114,6 +111,16 @@ def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     config = _guarded(file, lambda: AutoConfig.from_pretrained(file.parent, local_files_only=True)
                       if file.name == "config.json" else CONFIG_MAPPING[kind].from_dict(table))
     return Checkpoint(file.parent, config, _model_class(config, kind, str(file)))
+
+
+def read_json(file: Path, code: str) -> Any:
+    """What a JSON file of the checkpoint holds; ExportError `code` if it is none."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ExportError(f"the file cannot be read: {error.strerror}", code=code, where=str(file)) from None
+    except (ValueError, RecursionError) as error:
+        raise ExportError(f"the file is not JSON: {error}", code=code, where=str(file)) from None
 
 
 def import_transformers() -> None:
@@ -159,9 +166,14 @@ def _model_class(config: Any, kind: str, where: str) -> Any:
 def _shards(directory: Path) -> list[str]:
     """Names of the weight files that the checkpoint says it has."""
     for index in ("model.safetensors.index.json", "pytorch_model.bin.index.json"):
-        if (directory / index).is_file():
-            table = json.loads((directory / index).read_text(encoding="utf-8"))
-            return sorted(set(table.get("weight_map", {}).values()))
+        file = directory / index
+        if file.is_file():
+            table = read_json(file, "export.shard")
+            shards = table.get("weight_map") if isinstance(table, dict) else None
+            if not isinstance(shards, dict) or not all(isinstance(name, str) for name in shards.values()):
+                raise ExportError("the index has no weight_map from tensors to files", code="export.shard",
+                                  where=str(file), hint="copy the whole checkpoint again")
+            return sorted(set(shards.values()))
     present = [name for name in ("model.safetensors", "pytorch_model.bin") if (directory / name).is_file()]
     return present[:1] or ["model.safetensors"]
 

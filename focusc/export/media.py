@@ -21,7 +21,7 @@ def read_image(path: Path) -> Frames:
     try:
         with Image.open(path) as picture:
             return np.array(picture.convert("RGB"))
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise ExportError(f"this picture cannot be read: {getattr(error, 'strerror', None) or error}",
                           code="export.image", where=str(path), hint="PNG, JPEG and WebP are read") from None
 
@@ -46,7 +46,9 @@ def read_video(path: Path, frames: int) -> Frames:
         with av.open(str(path)) as container:
             kept = [frame.to_ndarray(format="rgb24") for index, frame in enumerate(container.decode(video=0))
                     if index in wanted]
-    except (FFmpegError, OSError) as error:
+    except ExportError:
+        raise
+    except (FFmpegError, OSError, ValueError) as error:
         raise ExportError(f"this clip cannot be decoded: {getattr(error, 'strerror', None) or error}",
                           code="export.video", where=str(path), hint="PyAV (FFmpeg) must know its format") from None
     return np.stack(kept).astype(np.uint8, copy=False)

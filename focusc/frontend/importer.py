@@ -14,6 +14,7 @@ from focusc.frontend.errors import Unsupported
 from focusc.frontend.layout import check_against_sequences, find_layout
 from focusc.frontend.model_file import DEFAULT_DOMAINS, ModelFile, location, open_model
 from focusc.frontend.node import Node, shape
+from focusc.frontend.notes import Notes
 from focusc.frontend.registry import RULES, Produced
 from focusc.frontend.weights import IMPORTED, WIDENED, resource, type_name
 from focusc.ir import Builder, Loc, Module, Rewriter, TensorType, Value
@@ -66,7 +67,7 @@ class Importer:
     values: dict[str, Value] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     problems: list[Diagnostic] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: Notes = field(default_factory=Notes)
     known: dict[Value, bool] = field(default_factory=dict)
 
     def run(self) -> None:
@@ -111,9 +112,10 @@ class Importer:
             drop_unused(module, Rewriter(module))
             module.body.drop_arguments(unused)
             if not self.problems:  # of a part nobody can say what has influence
-                self.notes += [f"input {arg.name} has no influence on any output and was dropped" for arg in unused]
-        if self.notes:
-            module.attrs["notes"] = tuple(self.notes)
+                for arg in unused:
+                    self.notes.add(f"input {arg.name} has no influence on any output and was dropped")
+        if notes := self.notes.texts():
+            module.attrs["notes"] = notes
         return module
 
     # ---- inputs and weights
@@ -136,7 +138,7 @@ class Importer:
             if info.name in self.values:
                 continue  # an initialiser listed as input has a default value
             if info.name not in used:
-                self.notes.append(f"input {info.name} is not used and was dropped")
+                self.notes.add(f"input {info.name} is not used and was dropped")
                 continue
             found = self._static_type(info)
             if found is not None:
@@ -146,8 +148,8 @@ class Importer:
         """The type of a graph input, or None with a problem recorded."""
         kind = info.type.WhichOneof("value")
         if kind != "tensor_type":
-            found = (kind or "value without type").replace("_", " ")
-            self._refuse("onnx.input-kind", f"input {info.name!r} is a {found}; expected a tensor", node=info.name,
+            found = (kind or "unknown").removesuffix("_type").replace("_", " ")
+            self._refuse("onnx.input-kind", f"input {info.name!r} is of kind {found}; expected tensor", node=info.name,
                          hint="sequences, maps and optionals cannot be compiled")
             return None
         tensor = info.type.tensor_type
@@ -167,7 +169,7 @@ class Importer:
         if any(p.loc.node == info.name for p in self.problems):
             return None
         if tensor.elem_type in WIDENED:
-            self.notes.append(f"input {info.name}: {type_name(tensor.elem_type).lower()} is taken as f32")
+            self.notes.add(f"input {info.name}: {type_name(tensor.elem_type).lower()} is taken as f32")
         return TensorType(tuple(d.dim_value for d in tensor.shape.dim), IMPORTED[tensor.elem_type])
 
     # ---- nodes

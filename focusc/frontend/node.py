@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 
 from focusc.frontend.errors import Unsupported
+from focusc.frontend.notes import Notes
 from focusc.frontend.weights import ExternalFiles, resource
 from focusc.ir import Builder, Resource, TensorType, Value
 from focusc.ir.matching import known_array
@@ -21,7 +22,7 @@ class Node:
     """The node being imported. Rules read it and return the values of its outputs."""
 
     def __init__(self, proto: onnx.NodeProto, inputs: list[Value | None], opset: int, builder: Builder,
-                 files: ExternalFiles, notes: list[str], memo: dict[Value, bool]) -> None:
+                 files: ExternalFiles, notes: Notes, memo: dict[Value, bool]) -> None:
         self.proto, self.inputs, self.opset, self.builder = proto, inputs, opset, builder
         self._files, self._notes, self._memo = files, notes, memo
         self._attrs = {a.name: a for a in proto.attribute}
@@ -105,7 +106,7 @@ class Node:
 
     def note(self, text: str) -> None:
         """Tell the user what was done differently from the file."""
-        self._notes.append(f"{self.proto.name or self.op_type}: {text}")
+        self._notes.add(f"{self.proto.name or self.op_type}: {text}")
 
     # ---- emitting
 

@@ -96,7 +96,7 @@ def op_report(path: str | Path, layout: Layout | Mapping[str, Any] | None = None
     except CompileError as error:
         problems += error.diagnostics
     nodes = tuple(_report(i, o) for i, o in enumerate(importer.outcomes))
-    return OpReport(model.name, model.opset, nodes, tuple(problems), tuple(importer.notes), used, module=module)
+    return OpReport(model.name, model.opset, nodes, tuple(problems), importer.notes.texts(), used, module=module)
 
 
 def _report(index: int, outcome: Outcome) -> NodeReport:

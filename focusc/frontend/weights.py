@@ -12,6 +12,7 @@ import onnx
 from onnx import TensorProto
 
 from focusc.frontend.errors import bad_model
+from focusc.frontend.notes import Notes
 from focusc.ir.diagnostics import CompileError, Diagnostic, Loc
 from focusc.ir.resource import Resource
 
@@ -112,7 +113,7 @@ def is_external(tensor: TensorProto) -> bool:
     return tensor.data_location == TensorProto.EXTERNAL
 
 
-def resource(tensor: TensorProto, files: ExternalFiles, notes: list[str]) -> Resource:
+def resource(tensor: TensorProto, files: ExternalFiles, notes: Notes) -> Resource:
     """The tensor as a lazily read Resource. Floating types other than f32 are widened or narrowed, and noted."""
     kind = tensor.data_type
     if kind not in STORED:
@@ -121,7 +122,7 @@ def resource(tensor: TensorProto, files: ExternalFiles, notes: list[str]) -> Res
                         node=tensor.name, hint="export the model in float32 or float16, without quantised tensors")
     shape = tuple(tensor.dims)
     if kind in WIDENED:
-        notes.append(f"{tensor.name or 'a constant'}: {type_name(kind).lower()} {list(shape)} is converted to f32")
+        notes.converted(type_name(kind).lower(), tensor.name or "a constant")
     if files.absent and is_external(tensor):
         return Resource.without_values(tensor.name, shape, IMPORTED[kind])
     return Resource(tensor.name, shape=shape, dtype=IMPORTED[kind], loader=_loader(tensor, files))

@@ -113,6 +113,10 @@ def test_media_that_cannot_be_used(checkpoint: Path, media: Path, tmp_path: Path
     refused("export.video", checkpoint, tmp_path, video=tmp_path / "broken.mp4")
     refused("export.image", checkpoint, tmp_path, image=tmp_path / "broken.mp4")
     refused("export.image", checkpoint, tmp_path, image=tmp_path / "missing.png")
+    (tmp_path / "cut.png").write_bytes((media / "picture.png").read_bytes()[:900])
+    refused("export.image", checkpoint, tmp_path, image=tmp_path / "cut.png")
+    (tmp_path / "cut.mp4").write_bytes((media / "clip.mp4").read_bytes()[:400])
+    refused("export.video", checkpoint, tmp_path, video=tmp_path / "cut.mp4")
 
 
 def test_a_prompt_without_placeholder_needs_a_chat_template(checkpoint: Path, media: Path, tmp_path: Path) -> None:
@@ -127,6 +131,34 @@ def test_a_prompt_without_placeholder_needs_a_chat_template(checkpoint: Path, me
     report = export_vlm(bare, tmp_path / "model.onnx",
                         request=Request(image=media / "picture.png", prompt="<image> what ?"))
     assert (report.layout.start, report.layout.query) == (0, 2)
+
+
+def test_a_processor_that_yields_no_visual_tokens(checkpoint: Path, media: Path, tmp_path: Path) -> None:
+    """Its template leaves the picture out: there are pixels, and no placeholder for them in the text."""
+    blind = tmp_path / "blind"
+    blind.mkdir()
+    for file in checkpoint.iterdir():
+        if file.suffix != ".jinja":
+            (blind / file.name).symlink_to(file)
+    (blind / "chat_template.jinja").write_text("{% for m in messages %}user : what is shown ?{% endfor %}")
+    message = refused("export.processor", blind, tmp_path, image=media / "picture.png", prompt="what ?")
+    assert "Found total 0 <image> tokens and 1 images" in message
+
+
+def test_a_processor_of_text_alone(
+    checkpoint: Path, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from transformers import AutoProcessor
+
+    class Tokenizer:
+        chat_template = None
+
+        def __call__(self, text: list[str], **_: Any) -> dict[str, Any]:
+            return {"input_ids": [[1, 2, 3]]}
+
+    monkeypatch.setattr(AutoProcessor, "from_pretrained", lambda *_, **__: Tokenizer())
+    message = refused("export.processor", checkpoint, tmp_path, image=media / "picture.png")
+    assert "Tokenizer made no pixels from the image" in message
 
 
 def test_a_checkpoint_without_processor(media: Path, tmp_path: Path) -> None:

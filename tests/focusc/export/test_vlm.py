@@ -153,8 +153,9 @@ def test_what_is_no_model(tmp_path: Path) -> None:
     empty.mkdir()
     refused("export.directory", empty, out)
     refused("export.directory", tmp_path / "nothing", out)
-    (empty / "config.json").write_text("{not json")
-    refused("export.config", empty, out)
+    for wrong in (b"{not json", b"\xff\xfe", b"[" * 9999, b"[]", b'{"model_type": ["llava"]}'):
+        (empty / "config.json").write_bytes(wrong)
+        refused("export.config" if b"llava" not in wrong else "export.model-type", empty, out)
     (empty / "config.json").write_text('{"hidden_size": 1}')
     refused("export.config", empty, out)
     (empty / "config.json").write_text('{"model_type": "llava_twovision"}')
@@ -174,6 +175,9 @@ def test_missing_weights(tmp_path: Path) -> None:
     assert "1 of 2 weight files are missing, the first is model-2" in str(refused("export.shard", tmp_path, out))
     (tmp_path / "model-2.safetensors").write_bytes(b"")
     refused("export.load", tmp_path, out)
+    for wrong in ("{", "[]", '{"weight_map": ["model-1.safetensors"]}', '{"weight_map": {"a": 1}}', "[" * 9999):
+        (tmp_path / "model.safetensors.index.json").write_text(wrong)
+        refused("export.shard", tmp_path, out)
 
 
 def arrays(folder: Path, ids: list[int], pixels: Mapping[str, np.ndarray]) -> Request:

@@ -42,13 +42,13 @@ def written(made: onnx.ModelProto) -> Callable[[Path], None]:
     return lambda path: onnx.save(made, str(path))
 
 
-def external(location: str, size: int, *, length: str = "") -> Callable[[Path], None]:
+def external(location: str, size: int, *, length: str = "", offset: str = "0") -> Callable[[Path], None]:
     """x + w with w in another file of `size` bytes (none if it is 0)."""
 
     def write(path: Path) -> None:
         made = model([helper.make_node("Add", ["x", "w"], ["y"])], [X], [Y])
         weight = made.graph.initializer.add(name="w", data_type=F32, dims=[2, 4], data_location=TensorProto.EXTERNAL)
-        for key, value in {"location": location, "offset": "0", "length": length or "32"}.items():
+        for key, value in {"location": location, "offset": offset, "length": length or "32"}.items():
             weight.external_data.add(key=key, value=value)
         path.write_bytes(made.SerializeToString())
         if size:
@@ -62,6 +62,35 @@ def sparse() -> onnx.ModelProto:
     made = model([RELU], [X], [Y])
     value, index = numpy_helper.from_array(np.ones(1, np.float32), "w"), numpy_helper.from_array(np.array([3]), "w_at")
     made.graph.sparse_initializer.append(helper.make_sparse_tensor(value, index, [2, 4]))
+    return made
+
+
+def iterated() -> onnx.ModelProto:
+    """x, put through Relu three times."""
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["go"], ["on"]), helper.make_node("Relu", ["v"], ["r"])], "body",
+        [tensor("i", [], I64), tensor("go", [], TensorProto.BOOL), tensor("v", [2, 4])],
+        [tensor("on", [], TensorProto.BOOL), tensor("r", [2, 4])])
+    return model([helper.make_node("Loop", ["n", "", "x"], ["y"], body=body)], [X], [Y], {"n": np.array(3)})
+
+
+def through_a_sequence() -> onnx.ModelProto:
+    """x into a sequence and out of it again: no sequence at the graph's border."""
+    nodes = [helper.make_node("SequenceConstruct", ["x"], ["s"]), helper.make_node("SequenceAt", ["s", "i"], ["y"])]
+    return model(nodes, [X], [Y], {"i": np.array(0)})
+
+
+def lying(data: bytes) -> Callable[[Path], None]:
+    """x + w, where the file holds `data` as the 32 bytes of w."""
+    made = model([helper.make_node("Add", ["x", "w"], ["y"])], [X], [Y])
+    made.graph.initializer.add(name="w", data_type=F32, dims=[2, 4], raw_data=data)
+    return lambda path: path.write_bytes(made.SerializeToString()) and None
+
+
+def strings() -> onnx.ModelProto:
+    """A string weight that only Identity reads."""
+    made = model([helper.make_node("Identity", ["w"], ["y"])], [], [tensor("y", [1], TensorProto.STRING)])
+    made.graph.initializer.append(helper.make_tensor("w", TensorProto.STRING, [1], [b"text"]))
     return made
 
 
@@ -83,6 +112,7 @@ CASES: dict[str, Callable[[Path], None]] = {
     "onnx.missing": lambda path: None,
     "onnx.read": lambda path: path.write_bytes(b"\xff\xfe not a model") and None,
     "onnx.opset-old": written(model([RELU], [X], [Y], opset=17)),
+    "onnx.opset-new": written(model([RELU], [X], [Y], opset=29)),
     "onnx.opset-none": lambda path: path.write_bytes(b"") and None,
     "onnx.checker": written(model([helper.make_node("Relu", ["nowhere"], ["y"])], [X], [Y])),
     "onnx.checker-shapes": written(model([helper.make_node("MatMul", ["x", "x"], ["y"])], [X], [Y])),
@@ -92,6 +122,16 @@ CASES: dict[str, Callable[[Path], None]] = {
     "onnx.domain": written(model([helper.make_node("FusedThing", ["x"], ["y"], domain="com.vendor")], [X], [Y],
                                  domains=("com.vendor",))),
     "onnx.control-flow": written(loop("If")),
+    "onnx.control-flow-loop": written(iterated()),
+    "onnx.operator-sequence": written(through_a_sequence()),
+    "onnx.dtype-string-weight": written(strings()),
+    "onnx.checker-weight-short": lying(bytes(20)),
+    "onnx.checker-weight-long": lying(bytes(40)),
+    "onnx.read-cut": lambda path: path.write_bytes(model([RELU], [X], [Y]).SerializeToString()[:-20]) and None,
+    "onnx.input-kind-optional": written(model(
+        [helper.make_node("OptionalGetElement", ["o"], ["y"])],
+        [helper.make_value_info("o", helper.make_optional_type_proto(helper.make_tensor_type_proto(F32, [2, 4])))],
+        [Y])),
     "onnx.input-kind": written(model([helper.make_node("SequenceAt", ["s", "i"], ["y"])], [
         helper.make_tensor_sequence_value_info("s", F32, [2, 4]), tensor("i", [], I64)], [Y])),
     "onnx.dtype": written(model([helper.make_node("Identity", ["x"], ["y"])], [tensor("x", [2], TensorProto.STRING)],
@@ -112,7 +152,12 @@ CASES: dict[str, Callable[[Path], None]] = {
                                       {"sizes": np.array([1, 1, 2, 2]), "roi": np.zeros(8, np.float32)})),
     "onnx.external-missing": external("weights.bin", 0),
     "onnx.external-path": external("../weights.bin", 0),
+    "onnx.external-path-absolute": external("/etc/hostname", 0),
+    "onnx.external-path-through-a-folder": external("folder/../../weights.bin", 0),
     "onnx.external-data": external("weights.bin", 20),
+    "onnx.external-data-offset": external("weights.bin", 40, offset="16"),
+    "onnx.external-data-negative": external("weights.bin", 40, offset="-8"),
+    "onnx.external-data-number": external("weights.bin", 32, offset="first"),
     "onnx.external-data-length": external("weights.bin", 32, length="16"),
     "layout.visual": laid_out(visual="6,8", grid="2,2,2", query="1"),
     "layout.type": laid_out(visual="six", grid="2,2,2", query="1"),
