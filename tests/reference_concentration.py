@@ -47,11 +47,15 @@ def importance(
     query: int,
     visual_start: int,
     visual_len: int,
+    window: int = 0,
+    mask: np.ndarray | None = None,
+    positions: Sequence[float] | None = None,
 ) -> list[float]:
     """Importance of each retained visual token. q [T, heads * hd], k [T, kv_heads * hd]; the last `query` rows ask.
 
-    The largest softmaxed attention weight over heads and query rows; each row sees the columns up to its own. q and k
-    are rounded to float16, the result to 11 significant bits (TF32).
+    The largest softmaxed attention weight over heads and query rows; each row sees the columns up to its own, of those
+    the ones that stood less than `window` before it, and of those the ones that `mask` [heads, T, T] leaves (bool) or
+    weighs (added). q and k are rounded to float16, the result to 11 significant bits (TF32).
     """
     q, k = q.astype(np.float16), k.astype(np.float16)
     rows, head_size = q.shape[0], q.shape[1] // heads
@@ -60,17 +64,21 @@ def importance(
         kv = head // (heads // kv_heads)
         for row in range(rows - query, rows):
             a = [float(x) for x in q[row, head * head_size : (head + 1) * head_size]]
-            scores = []
+            scores: dict[int, float] = {}
             for column in range(row + 1):
+                stood = (row, column) if positions is None else (positions[row], positions[column])
+                if window and stood[0] - stood[1] >= window:
+                    continue
+                added = 0.0 if mask is None or mask.dtype == bool else float(mask[head, row, column])
+                if added == -math.inf or (mask is not None and mask.dtype == bool and not mask[head, row, column]):
+                    continue
                 b = k[column, kv * head_size : (kv + 1) * head_size]
-                scores.append(sum(x * float(y) for x, y in zip(a, b, strict=True)) * scale)
-            top = max(scores)
-            weights = [math.exp(s - top) for s in scores]
-            total = sum(weights)
+                scores[column] = sum(x * float(y) for x, y in zip(a, b, strict=True)) * scale + added
+            top = max(scores.values(), default=0.0)
+            weights = {column: math.exp(s - top) for column, s in scores.items()}
+            total = sum(weights.values())
             for j in range(visual_len):
-                column = visual_start + j
-                if column <= row:
-                    best[j] = max(best[j], weights[column] / total)
+                best[j] = max(best[j], weights.get(visual_start + j, 0.0) / (total or 1.0))
     return [significant(x, 11) for x in best]
 
 

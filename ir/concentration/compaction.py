@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from focusc.ir.concentration.neighbours import shape
 from focusc.ir.core import Op, Value
 from focusc.ir.diagnostics import CompileError, fail
@@ -62,6 +64,7 @@ class Compaction:
         self.after, self.before = rows.type.count, rows.type.of
         self.axis: dict[Value, int] = {}
         self.compacted: dict[tuple[Value, int], Value] = {}
+        self.positions: Value | None = None
 
     def apply(self, stream: Value) -> Value:
         """Compact `stream` [.., rows, D] for all its users behind the definition of `rows`, and follow the rows on."""
@@ -140,8 +143,8 @@ class Compaction:
             if value is not None and op.name in ("nn.rope", "nn.attention") and value not in self.axis:
                 self._bring(op, i, len(shape(value)) - 2)
         if op.name == "nn.attention":
-            if op.attrs["window"]:
-                raise self._unsupported(op, " with a window, which counts the tokens that were there")
+            if op.attrs["window"] and op.operands[4] is None:  # it counts the tokens that were there
+                self.rewriter.set_operand(op, 4, self._kept_positions(op))
             mask = op.operands[3]
             if mask is not None:
                 self._bring(op, 3, len(shape(mask)) - 1)
@@ -149,6 +152,14 @@ class Compaction:
         if axis != rank - 2:
             raise self._unsupported(op, f" along axis {axis} of {rank}")
         return axis
+
+    def _kept_positions(self, op: Op) -> Value:
+        """Where the rows that stay stood before any were dropped, [after, 1]."""
+        if self.positions is None:
+            stood = np.arange(self.before, dtype=np.float32)[:, None]
+            every = self.rewriter.builder_before(op).constant(stood, name="positions")
+            self.positions = self.rewriter.insert_before(op, "sec.compact", every, self.rows, axis=-2).result
+        return self.positions
 
     def _vector_wise(self, op: Op, axis: int) -> int:
         rank = len(shape(op.results[0]))

@@ -1,7 +1,7 @@
 """What concentration saves: unique vectors by layer and site as the interpreter meets them, and multiply-accumulates.
 
-MACs counted: the linears of the decoder layers and both products of their causal attention (row i meets i + 1 keys);
-not what a layer without one does to mix tokens.
+MACs counted: the linears of the decoder layers and both products of their causal attention (row i meets i + 1 keys,
+or as many as its window holds by number, where tokens are gone); not what a layer without one does to mix tokens.
 A linear on concentrated rows executes, for every 32-wide slice, only the rows whose vector linked to no other; so does
 Q*K^T, head by head. P*V runs on all rows. Vision tower, embedding and output head are outside.
 """
@@ -174,17 +174,26 @@ def _attention(attention: Op, original: int, text: int, start: int, unique: dict
     width, value_width = shape(q)[-1], shape(attention.result)[-1]
     now = shape(q)[-2]
     visual, before = now - text, original - text
-    behind = text - start
+    window = attention.attrs["window"]
 
-    def products(rows: int, seen: int) -> tuple[float, float, float]:
-        """Pairs (row, key): all; visual rows on all keys; visual rows and the text behind on visual keys."""
-        return rows * (rows + 1) / 2, seen * (seen + 1) / 2 + seen * start, seen * (seen + 1) / 2 + behind * seen
+    def pairs(first: int, end: int, keys: range) -> float:
+        """Pairs of a row in [first, end) and a key of `keys` that it sees by their numbers."""
+        own = np.arange(first, end)
+        until = np.minimum(own + 1, keys.stop)
+        since = np.maximum(own + 1 - window, keys.start) if window else np.full_like(own, keys.start)
+        return float(np.maximum(until - since, 0).sum())
 
-    every, of_visual, on_visual = products(now, visual)
-    all_dense, _, on_dense = products(original, before)
+    def products(rows: int, seen: int) -> tuple[float, float, float, float]:
+        """Pairs: all; visual rows on all keys; visual rows and the text behind on visual keys; visual on visual."""
+        end = start + seen
+        of_visual = pairs(start, end, range(end))
+        on_visual, own = (pairs(start, stop, range(start, end)) for stop in (rows, end))
+        return pairs(0, rows, range(rows)), of_visual, on_visual, own
+
+    every, of_visual, on_visual, own = products(now, visual)
+    all_dense, _, on_dense, _ = products(original, before)
     rows, columns = _per_slot(q, visual, unique)
     share = float((rows * columns).sum()) / (visual * width) if visual else 0.0
-    own = visual * (visual + 1) / 2
     executed = (every - of_visual * (1 - share)) * width + every * value_width
     on_executed = (on_visual - own * (1 - share)) * width + on_visual * value_width
     both = width + value_width

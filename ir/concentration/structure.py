@@ -165,8 +165,9 @@ def _layer(attention: Op, layout: Layout | None, order: dict[Op, int]) -> Decode
 
 def _blind(attention: Op, layout: Layout) -> str:
     """Why the prompt does not see all visual tokens, so that its attention cannot rank them; "" if it does."""
-    if attention.attrs["window"]:
-        return f"its attention has a window of {attention.attrs['window']} tokens, so the prompt does not see them all"
+    window = attention.attrs["window"]
+    if 0 < window < shape(operand(attention, 0))[-2] - layout.start:
+        return f"its attention has a window of {window} tokens, so the prompt does not see them all"
     mask = attention.operands[3]
     if mask is None:
         return ""

@@ -13,11 +13,12 @@ from focusc.backends import compile_module, load_hardware
 from focusc.backends.lower import lower_module
 from focusc.backends.lower.masks import Band
 from focusc.backends.options import tiling
-from focusc.ir import Builder, Module, TensorType, interpret, verify
+from focusc.ir import Builder, Module, PassManager, Rewriter, TensorType, interpret, verify
 from focusc.ir.ops.attention import seen_keys
 from focusc.isa.emulator import Emulator
 from focusc.isa.stats import stats
 from focusc.isa.timing import simulate
+from tests.backends.models import Shape, inputs, vlm
 
 FOCUS = load_hardware("focus")
 LOWEST = np.finfo(np.float32).min
@@ -207,3 +208,58 @@ def test_a_forbidding_value_beyond_f16_is_no_error_and_stays_f16_where_rows_keep
     assert stored(bias) == stored(some) == "f16"
     some[2] = LOWEST  # this row takes the mean of all values: only numbers of that size say so
     assert stored(some) == "f32"
+
+
+def masked_decoder(mask: np.ndarray | None, *windows: int) -> Module:
+    """A small VLM whose i-th decoder attention has windows[i] (0: none), and the mask where it has one."""
+    module = vlm(PRUNED)
+    rewriter = Rewriter(module)
+    attentions = [op for op in module.walk() if op.name == "nn.attention" and op.attrs["causal"]]
+    for op, window in zip(attentions, windows, strict=True):
+        op.attrs["window"] = window
+        if mask is not None:
+            rewriter.set_operand(op, 3, rewriter.builder_before(op).constant(mask))
+    return module
+
+
+PRUNED = Shape(grid=(2, 3, 8), prefix=3, query=5, layers=3, heads=4, kv_heads=2)
+ROWS = PRUNED.rows
+
+
+def hiding_text(kind: str) -> np.ndarray:
+    """Masks that show the prompt every visual token."""
+    rng = np.random.default_rng(5)
+    if kind == "keys":
+        return np.arange(ROWS)[None] != 1
+    seen = rng.random((ROWS, ROWS)) < 0.7
+    seen[-PRUNED.query :, PRUNED.prefix : PRUNED.prefix + PRUNED.visual] = True
+    if kind == "rows and keys":
+        return seen
+    bias = rng.standard_normal((4, 1, ROWS)).astype(np.float32)
+    return np.where(seen, bias, LOWEST).astype(np.float32)
+
+
+CONCENTRATED = {
+    "window after pruning": (None, (0, 9, 9), "method=sec,schedule=[0:0.5]"),
+    "windows that rank, twice": (None, (54, 0, 20), "method=sec,schedule=[0:0.6,1:0.3]"),
+    "with SIC": (None, (0, 30, 9), "method=focus,schedule=[0:0.5],threshold=0.7"),
+    "keys": ("keys", (0, 0, 9), "method=focus,schedule=[1:0.5],threshold=0.7"),
+    "rows and keys": ("rows and keys", (0, 0, 0), "method=sec,schedule=[0:0.6,1:0.3]"),
+    "added": ("added", (0, 0, 12), "method=sec,schedule=[0:0.6,1:0.3]"),
+}
+
+
+@pytest.mark.parametrize("name", CONCENTRATED)
+def test_tokens_are_ranked_and_dropped_under_windows_and_masks(name: str) -> None:
+    kind, windows, options = CONCENTRATED[name]
+    module = masked_decoder(hiding_text(kind) if kind else None, *windows)
+    module = PassManager(f"concentrate{{{options}}}").run(module)
+    assert any(op.name == "sec.importance" for op in module.walk())
+    x = inputs(PRUNED)
+    wanted = interpret(module, x)["logits"].astype(np.float64)
+    lowered = lower_module(module, tiling(FOCUS))
+    tiled = interpret(lowered, x)["logits"]
+    found = Emulator(compile_module(module, FOCUS), strict=True).run(x).outputs["logits"]
+    scale = np.abs(wanted).max()
+    assert np.abs(tiled - wanted).max() < 2e-2 * scale
+    assert np.abs(found - tiled).max() < 5e-3 * scale

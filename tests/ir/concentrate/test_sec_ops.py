@@ -48,6 +48,34 @@ def test_importance_is_the_largest_attention_weight(
     assert [reference.significant(x, 11) for x in found.tolist()] == found.tolist()
 
 
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(0, 3),
+    st.integers(1, 9),
+    st.integers(1, 4),
+    st.sampled_from([0, 1, 4, 9]),
+    st.booleans(),
+    st.sampled_from(["", "bool", "added"]),
+    st.integers(0, 99),
+)
+def test_importance_under_masks_and_windows(
+    start: int, visual: int, query: int, window: int, dropped: bool, kind: str, seed: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    rows = start + visual + query
+    q, k = rng.standard_normal((rows, 32)).astype(np.float32), rng.standard_normal((rows, 16)).astype(np.float32)
+    seen = rng.random((4, rows, rows)) < 0.6
+    bias = np.where(seen, rng.standard_normal((4, rows, rows)), -np.inf).astype(np.float32)
+    mask = {"": None, "bool": seen, "added": bias}[kind]
+    stood = np.cumsum(rng.integers(1, 4, rows)).astype(np.float32) if dropped else None
+    attrs: dict[str, Any] = {"heads": 4, "kv_heads": 2, "scale": 0.7, "query": query, "visual_start": start,
+                             "visual_len": visual, "window": window}
+    expected = reference.importance(q, k, mask=mask, positions=None if stood is None else stood.tolist(), **attrs)
+    operands = (mask, None if stood is None else stood[:, None])
+    found = Importance.evaluate(q[None], k[None], *operands, **Importance.complete(attrs))
+    np.testing.assert_allclose(found, expected, rtol=2**-10, atol=1e-9)
+
+
 def test_importance_multiplies_f16() -> None:
     """What the machine stores is what counts: operands that f16 cannot tell apart give the same bits."""
     rng = np.random.default_rng(1)
