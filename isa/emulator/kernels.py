@@ -10,8 +10,8 @@ from typing import Any
 import numba as nb
 import numpy as np
 
-__all__ = ["candidates", "from_bf16", "from_f16", "gather", "patches", "round_rows", "sic_merge", "to_f16_bits",
-           "touch"]
+__all__ = ["candidates", "from_bf16", "from_f16", "gather", "hide", "patches", "round_rows", "row_max", "row_sum",
+           "sic_merge", "to_f16_bits", "touch"]
 
 _U = np.uint32
 
@@ -19,7 +19,7 @@ _U = np.uint32
 # numba widens every unsigned operation to 64 bits; each step is cast back so that eight lanes fit a vector register.
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def _round_f16(x: Any) -> Any:
     """float32 `x` rounded to the nearest float16 (ties to even, subnormals, overflow to infinity), as float32."""
     bits = np.float32(x).view(np.uint32)
@@ -35,7 +35,7 @@ def _round_f16(x: Any) -> Any:
     return _U(out | sign).view(np.float32)
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def _round_bf16(x: Any) -> Any:
     bits = np.float32(x).view(np.uint32)
     odd = _U(_U(bits >> _U(16)) & _U(1))
@@ -44,7 +44,7 @@ def _round_bf16(x: Any) -> Any:
     return _U(out).view(np.float32)
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def round_rows(src: Any, so: int, sp: int, dst: Any, do: int, dp: int, rows: int, cols: int, kind: int) -> None:
     """dst rows = src rows (offsets and pitches in elements), rounded to f16 (kind 0), bf16 (1), i8 (2), or copied."""
     for i in range(rows):
@@ -64,7 +64,7 @@ def round_rows(src: Any, so: int, sp: int, dst: Any, do: int, dp: int, rows: int
                 d[j] = a[j]
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def from_f16(bits: Any, out: Any) -> None:
     """float32 `out` = the float16 numbers whose bits are uint16 `bits`; exact."""
     for i in range(len(bits)):
@@ -77,7 +77,7 @@ def from_f16(bits: Any, out: Any) -> None:
         out[i] = _U((normal if size >= _U(0x400) else tiny) | sign).view(np.float32)
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def to_f16_bits(values: Any, out: Any) -> None:
     """uint16 `out` = bits of float32 `values`, which must be float16 numbers already."""
     for i in range(len(values)):
@@ -95,14 +95,14 @@ def to_f16_bits(values: Any, out: Any) -> None:
         out[i] = np.uint16(normal | sign)
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def from_bf16(bits: Any, out: Any) -> None:
     """float32 `out` = the bfloat16 numbers whose bits are uint16 `bits`."""
     for i in range(len(bits)):
         out[i] = _U(_U(bits[i]) << _U(16)).view(np.float32)
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def touch(raw: Any, shadow: Any, fresh: Any, first: int, last: int, page: int) -> None:
     """Convert the not yet fresh pages first..last (of `page` float16 elements) of `raw` bits into `shadow`."""
     for p in range(first, last + 1):
@@ -112,7 +112,55 @@ def touch(raw: Any, shadow: Any, fresh: Any, first: int, last: int, page: int) -
             fresh[p] = 1
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
+def hide(tile: Any, offset: int, pitch: int, rows: int, cols: int, first: int, window: int, value: Any) -> None:
+    """Row i of a flat tile = `value` from column first + i on, and up to `window` before it if that is not 0."""
+    for i in range(rows):
+        start = offset + i * pitch
+        for j in range(max(first + i, 0), cols):
+            tile[start + j] = value
+        if window > 0:
+            for j in range(min(first + i - window, cols)):
+                tile[start + j] = value
+
+
+@nb.njit(cache=True, nogil=True)
+def row_max(src: Any, so: int, sp: int, rows: int, cols: int, out: Any) -> None:
+    """out[i] = the greatest of row i of a flat tile; NaN if there is one.
+
+    As integers in the order of the numbers, since a maximum of floats does not vectorise: NaN comes last, +0 after -0.
+    """
+    bits, found = src.view(np.int32), out.view(np.int32)
+    for i in range(rows):
+        row = bits[so + i * sp:so + i * sp + cols]
+        best = np.int32(-0x80000000)
+        for j in range(cols):
+            size = np.int32(row[j] & np.int32(0x7FFFFFFF))
+            key = np.int32(row[j] ^ np.int32(np.int32(row[j] >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+            key = key if size <= np.int32(0x7F800000) else np.int32(0x7FC00000)
+            best = max(best, key)
+        found[i] = np.int32(best ^ np.int32(np.int32(best >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+
+
+@nb.njit(cache=True, nogil=True)
+def row_sum(src: Any, so: int, sp: int, rows: int, cols: int, out: Any) -> None:
+    """out[i] = the sum of row i of a flat tile of at most 128 columns: in eight lanes, then pairwise, as numpy does."""
+    whole = cols // 8 * 8
+    for i in range(rows):
+        row = src[so + i * sp:so + i * sp + cols]
+        total = np.float32(0)
+        if whole:
+            a, b, c, d, e, f, g, h = row[0], row[1], row[2], row[3], row[4], row[5], row[6], row[7]
+            for j in range(8, whole, 8):
+                a, b, c, d = a + row[j], b + row[j + 1], c + row[j + 2], d + row[j + 3]
+                e, f, g, h = e + row[j + 4], f + row[j + 5], g + row[j + 6], h + row[j + 7]
+            total = ((a + b) + (c + d)) + ((e + f) + (g + h))
+        for j in range(whole, cols):
+            total += row[j]
+        out[i] = total
+
+
+@nb.njit(cache=True, nogil=True)
 def gather(maps: Any, vectors: Any, mo: int, vo: int, pitch: int, unique: Any, rows: int, out: Any) -> int:
     """Rebuild float32 [rows, slots*32] of a concentrated tile; returns -1, or the slot whose map exceeds its count.
 
@@ -129,7 +177,7 @@ def gather(maps: Any, vectors: Any, mo: int, vo: int, pitch: int, unique: Any, r
     return -1
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def _dot(a: Any, i: int, j: int, t: Any) -> Any:
     """Inner product of rows i and j of a [n, 32], summed by halves: the defining order. `t` is scratch [16]."""
     for k in range(16):
@@ -141,7 +189,7 @@ def _dot(a: Any, i: int, j: int, t: Any) -> Any:
     return (t[0] + t[2]) + (t[1] + t[3])
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def candidates(positions: Any, first: int, layout: Any, block: Any, grid_edges: bool, rows: int) -> Any:
     """int32 [rows, n]: the tile row of each candidate, -1 where there is none.
 
@@ -177,7 +225,7 @@ def candidates(positions: Any, first: int, layout: Any, block: Any, grid_edges: 
     return out
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def sic_merge(src: Any, so: int, sp: int, rows: int, cols: int, cand: Any, threshold: Any, rounds: int, links: Any,
               maps: Any, unique: Any, roots: Any, vectors: Any, vo: int, vp: int, recon: Any) -> None:
     """Links, groups and means of every slot (concentration.md section 3), one after the other: threads cost more.
@@ -261,7 +309,7 @@ def sic_merge(src: Any, so: int, sp: int, rows: int, cols: int, cand: Any, thres
                 recon[i, s * 32 + j] = packed[g, j]
 
 
-@nb.njit(cache=True)
+@nb.njit(cache=True, nogil=True)
 def patches(src: Any, so: int, row0: int, rows: int, size: Any, kernel: Any, stride: Any, pad: Any, extent: Any,
             out: Any) -> None:
     """im2col rows (see `ld.patch`): src flat float32, size C,D,H,W, out [rows, C*KD*KH*KW]."""

@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusc.isa.dynamic import DynamicCounts
+from focusc.isa.emulator.ahead import Helpers, followers, spare_cores
+from focusc.isa.emulator.blas import one_thread_each
 from focusc.isa.emulator.inputs import check_inputs
 from focusc.isa.emulator.memory import Constants
 from focusc.isa.emulator.state import SicEvent, State, TopkEvent
@@ -44,14 +46,16 @@ class Emulator:
     """Executes one program, any number of times. `strict` adds the checks listed in docs/isa.md; results are the same.
 
     `observe` receives every SicEvent and TopkEvent. `max_commands` and `max_steps` stop a program that does not end.
+    `helpers` threads compute products ahead (default: one for each further core, none if `strict`).
     """
 
     def __init__(self, program: Program, strict: bool = False,
-                 observe: Callable[[SicEvent | TopkEvent], None] | None = None, *,
+                 observe: Callable[[SicEvent | TopkEvent], None] | None = None, *, helpers: int | None = None,
                  max_commands: int = MAX_COMMANDS, max_steps: int = MAX_STEPS) -> None:
         self.program = program
         self.strict = strict
         self.observe = observe
+        self.helpers = 0 if strict else spare_cores() if helpers is None else helpers
         self.max_commands, self.max_steps = max_commands, max_steps
         if not program.has_constants:
             raise IsaError("program.constants", f"the program was compiled without weights: its {program.const_bytes} "
@@ -76,6 +80,7 @@ class Session:
     def __init__(self, emulator: Emulator, inputs: dict[str, NDArray[Any]]) -> None:
         self.program = emulator.program
         self.executed = 0
+        self._helpers = emulator.helpers
         state_type: type[State] = State
         if emulator.strict:
             from focusc.isa.emulator.strict import StrictState
@@ -95,6 +100,7 @@ class Session:
         self._rows: list[list[int]] = []
         self._next = 0
         self._done = False
+        self._helping: Helpers | None = None
 
     def _fill(self) -> bool:
         """Fetch the next chunk of the trace; False at the end of the program."""
@@ -106,6 +112,8 @@ class Session:
             return False
         self._pcs, self._ops, self._rows = chunk.pc.tolist(), chunk.op.tolist(), chunk.fields.tolist()
         self._next = 0
+        if self._helping is not None:
+            self._helping.begin_chunk(followers(chunk, (len(self.state.act), len(self.state.wgt))))
         self.state.begin_chunk(chunk.tiles.tolist())
         return True
 
@@ -125,10 +133,17 @@ class Session:
         return True
 
     def finish(self) -> None:
-        """Execute everything that is left."""
-        with np.errstate(all="ignore"):
-            while self._next < len(self._ops) or self._fill():
-                self._execute(self._next, len(self._ops))
+        """Execute everything that is left, with helpers for the chunks of the trace that begin here."""
+        helpers = Helpers(self._helpers, self.state.mem) if self._helpers else None
+        self._helping = self.state.helpers = helpers
+        try:
+            with np.errstate(all="ignore"), one_thread_each():
+                while self._next < len(self._ops) or self._fill():
+                    self._execute(self._next, len(self._ops))
+        finally:
+            self._helping = self.state.helpers = None
+            if helpers is not None:
+                helpers.stop()
 
     def _execute(self, first: int, last: int) -> None:
         state, pcs, ops, rows = self.state, self._pcs, self._ops, self._rows

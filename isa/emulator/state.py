@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from focusc.isa.dynamic import DynamicCounts
 from focusc.isa.emulator import kernels
+from focusc.isa.emulator.ahead import Helpers
 from focusc.isa.emulator.memory import Constants, Memory
 from focusc.isa.errors import Fault, IsaError
 from focusc.isa.program import ALIGN, Program, Symbol, align, conc_block
@@ -19,6 +20,8 @@ from focusc.isa.program import ALIGN, Program, Symbol, align, conc_block
 __all__ = ["Item", "SicEvent", "State", "TopkEvent", "output_bytes"]
 
 F32 = NDArray[np.float32]
+Flat = tuple[F32, int, int, int, int]
+"""A matrix inside a flat array: (array, first element, pitch, rows, cols)."""
 Observer = Callable[["SicEvent | TopkEvent"], None]
 _CACHE_BYTES = 1 << 30
 MAX_ITEM = 1 << 28
@@ -105,6 +108,9 @@ class State:
         self.pc = 0
         self.k = kernels
         self.scratch: F32 = np.empty(0, np.float32)
+        self.helpers: Helpers | None = None
+        self.products = 0
+        """Matrix products of this chunk of the trace so far."""
         self._conc: dict[int, tuple[ConcTile, int]] = {}
         self._conc_tiles: dict[int, ConcTile] = {}
         self._conc_flags = bytearray(len(self.mem.raw_newer))
@@ -114,6 +120,7 @@ class State:
         """Take over the tile table of the next chunk of the trace."""
         self.tiles = tiles
         self.views = [None] * len(tiles)
+        self.products = 0
 
     # -------------------------------------------------------------- tiles
 
@@ -141,12 +148,16 @@ class State:
         """A tile that the command reads and writes."""
         return self.view(t)
 
-    def flat(self, t: int) -> tuple[F32, int, int, int, int]:
+    def place(self, t: int) -> Flat:
+        """Where a tile is: (output buffer, first element, pitch, rows, cols)."""
+        off, rows, cols, pitch = self.tiles[t]
+        return self.obuf, off >> 2, pitch, rows, cols
+
+    def flat(self, t: int) -> Flat:
         """Source t as a flat array: (array, first element, pitch, rows, cols)."""
         data = self.source(t)
         if t >= 0:
-            off, rows, cols, pitch = self.tiles[t]
-            return self.obuf, off >> 2, pitch, rows, cols
+            return self.place(t)
         data = np.ascontiguousarray(data)
         return data.reshape(-1), 0, data.shape[1], data.shape[0], data.shape[1]
 
@@ -155,6 +166,14 @@ class State:
         if self.scratch.size < rows * cols:
             self.scratch = np.empty(rows * cols, np.float32)
         return self.scratch[:rows * cols].reshape(rows, cols)
+
+    def product(self, a: F32, w: F32, out: F32) -> F32:
+        """a @ w, float32: in `out` or in an array of its own."""
+        number = self.products
+        self.products += 1
+        if self.helpers is None:
+            return np.matmul(a, w, out=out)
+        return self.helpers.product(number, a, w, out)
 
     # -------------------------------------------------------------- streams
 

@@ -40,8 +40,6 @@ class Mma(Insn, opcode=0x30, engine="mxu", mnemonic="mma"):
         if left.dtype == "f32" or right.dtype == "f32":
             raise Fault("run.type", "the array multiplies f16, bf16 and i8; an operand was loaded as f32")
         if acc:
-            product = s.temporary(out.shape[0], out.shape[1])
-            np.matmul(a, w, out=product)
-            np.add(out, product, out=out)
-        else:
-            np.matmul(a, w, out=out)
+            np.add(out, s.product(a, w, s.temporary(out.shape[0], out.shape[1])), out=out)
+        elif (product := s.product(a, w, out)) is not out:
+            np.copyto(out, product)

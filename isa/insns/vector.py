@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from focusc.isa.emulator.state import State
 
 F32 = NDArray[np.float32]
+Flat = tuple[F32, int, int, int, int]
+"""A matrix inside a flat array: (array, first element, pitch, rows, cols)."""
 
 __all__ = ["Fwd", "VAdd", "VAddi", "VCopy", "VDiv", "VExp", "VExps", "VFill", "VGelu", "VGeluQuick", "VGelue", "VLd",
            "VMask", "VMax", "VMaxi", "VMul", "VMuli", "VNeg", "VRecip", "VRmax", "VRot", "VRsqrt", "VRsum", "VRsumsq",
@@ -66,17 +68,43 @@ def _select(x: F32, keep: F32, out: F32) -> None:
     np.copyto(out, np.where(keep > 0, x, np.float32(MASKED)))
 
 
-def _reduce(s: State, d: int, a: int, acc: int, values: Callable[[F32], F32], combine: Any) -> None:
-    """d[:, 0] = values(a), with `acc` combined with what d holds."""
-    x = s.source(a)
+def _reduce(s: State, d: int, a: int, acc: int, values: Callable[[Any, Flat], F32], combine: Any) -> None:
+    """d[:, 0] = values(kernels, a), with `acc` combined with what d holds."""
+    x = s.flat(a)
+    rows, cols = x[3:]
     out = s.update(d) if acc else s.dest(d)
-    if out.shape != (x.shape[0], 1):
-        raise Fault("run.shape", f"a row reduction of {x.shape[0]}x{x.shape[1]} into {out.shape[0]}x{out.shape[1]}, "
-                    f"expected {x.shape[0]}x1")
+    if out.shape != (rows, 1):
+        raise Fault("run.shape", f"a row reduction of {rows}x{cols} into {out.shape[0]}x{out.shape[1]}, "
+                    f"expected {rows}x1")
     if acc:
-        combine(out[:, 0], values(x), out=out[:, 0])
+        combine(out[:, 0], values(s.k, x), out=out[:, 0])
     else:
-        out[:, 0] = values(x)
+        out[:, 0] = values(s.k, x)
+
+
+def _matrix(x: Flat) -> F32:
+    flat, offset, pitch, rows, cols = x
+    return np.ndarray((rows, cols), np.float32, flat, 4 * offset, (4 * pitch, 4))  # type: ignore[arg-type]
+
+
+def _row_sum(k: Any, x: Flat) -> F32:
+    rows, cols = x[3:]
+    if cols > 128:
+        return _matrix(x).sum(axis=1)
+    out = np.empty(rows, np.float32)
+    k.row_sum(*x, out)
+    return out
+
+
+def _row_max(k: Any, x: Flat) -> F32:
+    out = np.empty(x[3], np.float32)
+    k.row_max(*x, out)
+    return out
+
+
+def _row_sum_of_squares(_: Any, x: Flat) -> F32:
+    found = _matrix(x)
+    return np.einsum("ij,ij->i", found, found)
 
 
 def _sigmoid(x: F32, out: F32, scale: float = -1.0) -> None:
@@ -393,7 +421,10 @@ class VCopy(Insn, opcode=0x5A, engine="vec", mnemonic="v.copy"):
         if x.shape[0] not in (1, out.shape[0]) or out.shape[1] % x.shape[1]:
             raise Fault("run.shape", f"a source of {x.shape[0]}x{x.shape[1]} does not repeat over "
                         f"{out.shape[0]}x{out.shape[1]}")
-        np.copyto(out.reshape(out.shape[0], -1, x.shape[1]), x[:, None, :])
+        if x.shape[1] in (1, out.shape[1]):
+            np.copyto(out, x)
+        else:
+            np.copyto(out.reshape(out.shape[0], -1, x.shape[1]), x[:, None, :])
 
 
 class VFill(Insn, opcode=0x5B, engine="vec", mnemonic="v.fill"):
@@ -416,7 +447,7 @@ class VRsum(Insn, opcode=0x60, engine="vec", mnemonic="v.rsum"):
 
     @staticmethod
     def execute(s: State, d: int, a: int, acc: int) -> None:
-        _reduce(s, d, a, acc, lambda x: x.sum(axis=1), np.add)
+        _reduce(s, d, a, acc, _row_sum, np.add)
 
 
 class VRmax(Insn, opcode=0x61, engine="vec", mnemonic="v.rmax"):
@@ -428,7 +459,7 @@ class VRmax(Insn, opcode=0x61, engine="vec", mnemonic="v.rmax"):
 
     @staticmethod
     def execute(s: State, d: int, a: int, acc: int) -> None:
-        _reduce(s, d, a, acc, lambda x: x.max(axis=1), np.maximum)
+        _reduce(s, d, a, acc, _row_max, np.maximum)
 
 
 class VRsumsq(Insn, opcode=0x62, engine="vec", mnemonic="v.rsumsq"):
@@ -440,7 +471,7 @@ class VRsumsq(Insn, opcode=0x62, engine="vec", mnemonic="v.rsumsq"):
 
     @staticmethod
     def execute(s: State, d: int, a: int, acc: int) -> None:
-        _reduce(s, d, a, acc, lambda x: np.einsum("ij,ij->i", x, x), np.add)
+        _reduce(s, d, a, acc, _row_sum_of_squares, np.add)
 
 
 class VMask(Insn, opcode=0x63, engine="vec", mnemonic="v.mask"):
@@ -458,16 +489,8 @@ class VMask(Insn, opcode=0x63, engine="vec", mnemonic="v.mask"):
     def execute(s: State, d: int, row0: int, col0: int, inf: int, window: int) -> None:
         if inf:
             s.expect_infinity()
-        out = s.update(d)
-        rows, cols = int(out.shape[0]), int(out.shape[1])
-        late, early = col0 + cols - 1 > row0, window > 0 and col0 <= row0 + rows - 1 - window
-        if late or early:
-            fill = np.float32(-np.inf if inf else MASKED)
-            keys, queries = np.arange(col0 - row0, col0 - row0 + cols), np.arange(rows)[:, None]
-            if late:
-                np.copyto(out, fill, where=np.greater(keys, queries))
-            if early:
-                np.copyto(out, fill, where=np.less_equal(keys, queries - window))
+        s.update(d)
+        s.k.hide(*s.place(d), row0 - col0 + 1, window, np.float32(-np.inf if inf else MASKED))
 
 
 class VRot(Insn, opcode=0x64, engine="vec", mnemonic="v.rot"):
