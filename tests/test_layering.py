@@ -21,7 +21,7 @@ OURS = {
 # what each folder may import of others, besides the standard library
 THEIRS = {
     "ir": {"numpy", "lark", "networkx"},
-    "isa": {"numpy", "lark", "numba", "pydantic", "perfetto"},
+    "isa": {"numpy", "lark", "numba", "pydantic", "perfetto", "threadpoolctl"},
     "backends": {"numpy", "networkx", "pydantic"},
 }
 # heavy packages and the parts of focusc/ that may import them; elsewhere `import focusc` or a command would get slow
