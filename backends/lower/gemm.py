@@ -51,6 +51,8 @@ def grow(low: Lowering, root: Op) -> Chain:
 
 def _fusable(low: Lowering, chain: Chain, user: Op) -> bool:
     value = chain.result
+    if user in low.absorbed:  # it joins two products, and is the last step of the other
+        return False
     if user.name in ("nn.gelu", "nn.silu"):
         return True
     if user.name == "nn.rope":

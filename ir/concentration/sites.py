@@ -1,7 +1,7 @@
 """What concentration saves: unique vectors by layer and site as the interpreter meets them, and multiply-accumulates.
 
-MACs counted: the linears of the decoder layers and both products of their causal attention (row i meets i + 1 keys,
-or as many as its window holds by number, where tokens are gone); not what a layer without one does to mix tokens.
+MACs counted: the linears of the decoder layers and both products of their attention (a causal one: row i meets i + 1
+keys, or as many as its window holds by number, where tokens are gone); not what a layer without one does to mix tokens.
 A linear on concentrated rows executes, for every 32-wide slice, only the rows whose vector linked to no other; so does
 Q*K^T, head by head. P*V runs on all rows. Vision tower, embedding and output head are outside.
 """
@@ -179,14 +179,14 @@ def _attention(attention: Op, original: int, text: int, start: int, unique: dict
     def pairs(first: int, end: int, keys: range) -> float:
         """Pairs of a row in [first, end) and a key of `keys` that it sees by their numbers."""
         own = np.arange(first, end)
-        until = np.minimum(own + 1, keys.stop)
+        until = np.minimum(own + 1, keys.stop) if attention.attrs["causal"] else np.full_like(own, keys.stop)
         since = np.maximum(own + 1 - window, keys.start) if window else np.full_like(own, keys.start)
         return float(np.maximum(until - since, 0).sum())
 
     def products(rows: int, seen: int) -> tuple[float, float, float, float]:
         """Pairs: all; visual rows on all keys; visual rows and the text behind on visual keys; visual on visual."""
         end = start + seen
-        of_visual = pairs(start, end, range(end))
+        of_visual = pairs(start, end, range(end if attention.attrs["causal"] else rows))
         on_visual, own = (pairs(start, stop, range(start, end)) for stop in (rows, end))
         return pairs(0, rows, range(rows)), of_visual, on_visual, own
 

@@ -1,6 +1,6 @@
 """Finding the decoder layers of a module by what is connected to what, never by names.
 
-A decoder layer is an attention of the whole sequence with itself, the linears that feed it, the output projection and
+A decoder layer is a (causal) attention of the whole sequence with itself, the linears that feed it, the output projection and
 the residual add behind it, and the MLP between that add and the next, or beside it (parallel). A layer that mixes
 tokens by other means (linear attention) is found by its place between two layers on the residual stream.
 """
@@ -103,22 +103,41 @@ class DecoderLayer:
         return operand(self.attention_add, 0)
 
 
-def is_decoder_attention(op: Op, layout: Layout | None) -> bool:
-    """A causal attention of a whole sequence with itself; with a layout, one that can hold the visual span."""
-    if op.name != ATTENTION or not op.attrs["causal"]:
-        return False
-    rows, keys = shape(operand(op, 0))[-2], shape(operand(op, 1))[-2]
-    return rows == keys and rows > 1 and (layout is None or rows > layout.start)
+def decoder_attentions(module: Module, layout: Layout | None) -> list[Op]:
+    """The causal attentions of a whole sequence with itself; with a layout, those that can hold the visual span.
+
+    A prefix decoder (PaliGemma) has none in a prefill: there, those of the layout's whole sequence that depend on
+    embedded text, as no vision encoder does.
+    """
+    found = [op for op in module.body.ops if op.name == ATTENTION and _of_itself(op)]
+    causal = [op for op in found if op.attrs["causal"] and (layout is None or _rows(op) > layout.start)]
+    if causal or layout is None:
+        return causal
+    text: set[Op] = set()
+    for op in module.body.ops:
+        if op.name == "nn.embed" or any(v is not None and v.op in text for v in op.operands):
+            text.add(op)
+    total = layout.end + layout.query
+    pruned = "concentrate" in module.attrs
+    return [op for op in found if op in text and (_rows(op) == total or (pruned and layout.start < _rows(op) < total))]
+
+
+def _rows(op: Op) -> int:
+    return shape(operand(op, 0))[-2]
+
+
+def _of_itself(op: Op) -> bool:
+    return _rows(op) == shape(operand(op, 1))[-2] and _rows(op) > 1
 
 
 def find_decoder_layers(module: Module) -> list[DecoderLayer]:
     """The decoder layers in order, in a module of level `nn`, concentrated or not. CompileError if there is none."""
     layout = Layout.of(module) if module.attrs.get("layout") else None
-    found = [op for op in module.body.ops if is_decoder_attention(op, layout)]
+    found = decoder_attentions(module, layout)
     if not found:
         raise fail(
             "concentrate.structure",
-            f"module {module.name} has no causal attention over a sequence, so there are no "
+            f"module {module.name} has no attention of the whole sequence with itself, so there are no "
             "decoder layers to concentrate",
             hint="run the fusion passes first (fuse-nn)",
         )

@@ -41,8 +41,8 @@ def _span(visual_start: int, visual_len: int, rows: int) -> None:
 class Importance(Op):
     """How much the prompt attends to each visual token: f32 [visual_len].
 
-    The largest weight of the causal softmax attention over all heads and over the last `query` rows of q [.., T,
-    heads * hd] against k [.., T, kv_heads * hd]; `mask`, `positions` and `window` are those of the attention. Controls:
+    The largest weight of the softmax attention over all heads and over the last `query` rows of q [.., T, heads * hd]
+    against k [.., T, kv_heads * hd]; `causal`, `mask`, `positions` and `window` are those of the attention. Controls:
     "inverse" negates it, "random" draws from (seed, layer), "uniform" makes the `keep` largest evenly spaced.
 
     The arithmetic is part of the definition, since what is kept hangs on it. q and k are rounded to f16, which is what
@@ -60,6 +60,7 @@ class Importance(Op):
     heads = attr(int, minimum=1)
     kv_heads = attr(int, minimum=1)
     scale = attr(float)
+    causal = attr(bool, True)
     window = attr(int, 0, minimum=0, doc="as in nn.attention")
     query = attr(int, minimum=1, doc="rows at the end that ask")
     visual_start = attr(int, minimum=0)
@@ -113,6 +114,7 @@ class Importance(Op):
         heads: int,
         kv_heads: int,
         scale: float,
+        causal: bool,
         window: int,
         query: int,
         visual_start: int,
@@ -138,7 +140,7 @@ class Importance(Op):
         scores = scores.reshape(heads, query, rows) * np.float32(scale)
         if positions is not None and window:
             mask, window = within(mask, positions, rows, window), 0
-        scores[:, ~seen_keys(rows, rows, True, window)[rows - query :]] = -np.inf
+        scores[:, ~seen_keys(rows, rows, causal, window)[rows - query :]] = -np.inf
         if mask is not None:
             asked = np.broadcast_to(mask, (1, heads, rows, rows))[0, :, rows - query :]
             scores = np.where(asked, scores, -np.inf) if mask.dtype == np.bool_ else scores + asked
@@ -162,7 +164,7 @@ class Importance(Op):
         }
         return [
             ([q, k], common),
-            ([q[0], k[0]], {**common, "importance": "inverse"}),
+            ([q[0], k[0]], {**common, "importance": "inverse", "causal": False}),
             ([q, k], {**common, "importance": "random", "seed": 3}),
             ([q, k], {**common, "importance": "uniform", "keep": 2}),
             ([q, k, rng.random((4, 9, 9)) < 0.5], {**common, "window": 5}),

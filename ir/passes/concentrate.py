@@ -326,6 +326,7 @@ class _Work:
                 heads=attention.attrs["heads"],
                 kv_heads=attention.attrs["kv_heads"],
                 scale=attention.attrs["scale"],
+                causal=attention.attrs["causal"],
                 window=attention.attrs["window"],
                 query=self.layout.query,
                 visual_start=self.layout.start,

@@ -8,6 +8,6 @@ FUSE_NN = defpipeline(
     "fuse-nn",
     "canonicalise,fold-constants,fuse-layer-norm,fuse-rms-norm,fuse-gelu,fuse-swiglu,fuse-linear,fuse-embed,"
     "fuse-patch-embed,fuse-rope,canonicalise,fuse-attention,canonicalise,split-packed,fuse-linear,canonicalise,"
-    "batch-windows,narrow-slices,fold-constants,canonicalise",
+    "batch-windows,fuse-updates,canonicalise,narrow-slices,fold-constants,canonicalise",
     "tensor dialect to nn dialect",
 )

@@ -193,6 +193,21 @@ def test_broadcasts(kind: str, other: tuple[int, ...]) -> None:
     assert error(through_the_machine(module, data)["z"], interpret(module, data)["z"]) < 1e-3
 
 
+@pytest.mark.parametrize("joined", ["tensor.mul", "tensor.add"])
+@pytest.mark.parametrize("gelu", [True, False], ids=["gelu", "plain"])
+def test_two_products_that_are_joined(joined: str, gelu: bool) -> None:
+    """A GELU-gated MLP (Gemma), and a parallel attention and MLP: the join is fused behind one product, not both."""
+    b = Builder()
+    rng = np.random.default_rng(0)
+    x = b.argument("x", TensorType((1, 40, 64), "f32"))
+    weights = (b.constant(rng.standard_normal((64, 96), np.float32) / 8) for _ in range(2))
+    one, other = (b.emit("nn.linear", x, w) for w in weights)
+    one = b.emit("nn.gelu", one, approximate="tanh") if gelu else one
+    module = b.module("m", {"y": b.emit(joined, one, other)})
+    data = {"x": rng.standard_normal((1, 40, 64), np.float32)}
+    assert error(through_the_machine(module, data)["y"], interpret(module, data)["y"]) < 2e-3
+
+
 def test_a_broadcast_over_a_middle_axis_is_refused() -> None:
     b = Builder()
     x, y = b.argument("x", TensorType((4, 3, 8, 64), "f32")), b.argument("y", TensorType((4, 1, 8, 64), "f32"))

@@ -330,7 +330,7 @@ def test_a_module_without_a_decoder_is_refused() -> None:
     b = Builder()
     x = b.argument("x", TensorType((1, 42, 8), "f32"))
     module = b.module("m", {"y": b.emit("nn.gelu", x)}, {"layout": decoder().attrs["layout"]})
-    with pytest.raises(CompileError, match="no causal attention"):
+    with pytest.raises(CompileError, match="no attention of the whole sequence"):
         concentrate(module)
 
 

@@ -150,3 +150,39 @@ def test_layers_without_a_causal_attention_are_counted_and_said(places: tuple[in
         list(range(max(places) + 1, 3))))
     said = [(layer, site) for layer, site, _ in out.attrs["concentrate"]["left_out"]]
     assert set(said) == {(i, "query") for i in places} | {(i, "prune") for i in range(max(places) + 1)}
+
+
+def prefix(shape: Shape = S) -> Module:
+    """A decoder of a prefix model, behind a vision encoder of as many rows: no attention is causal."""
+    build = Made(Builder(), np.random.default_rng(0))
+    b = build.b
+    image = b.argument("image", TensorType((1, shape.rows, shape.width), "f32"))
+    seen = build.layer(image, "usual")
+    ids = b.argument("ids", TensorType((1, shape.rows), "i64"))
+    h = b.emit("tensor.add", b.emit("nn.embed", ids, build.constant(20, shape.width)), seen)
+    for _ in range(2):
+        h = build.layer(h, "usual")
+    last = b.emit("tensor.slice", h, starts=(shape.rows - 1,), ends=(shape.rows,), axes=(1,), steps=(1,))
+    module = b.module("m", {"logits": build.linear(build.norm(last), 10)}, {"layout": decoder(shape).attrs["layout"]})
+    for op in module.walk():
+        if op.name == "nn.attention":
+            op.attrs["causal"] = False
+    return module
+
+
+def test_a_prefix_decoder_is_told_from_a_vision_encoder_by_its_text() -> None:
+    module = prefix()
+    attentions = [op for op in module.walk() if op.name == "nn.attention"]
+    assert [layer.attention for layer in find_decoder_layers(module)] == attentions[1:]
+    out = concentrate(module, schedule="0:0.5", threshold=0.8)
+    verify(out)
+    assert len(find_decoder_layers(out)) == 2
+    (ranked,) = (op for op in out.walk() if op.name == "sec.importance")
+    assert ranked.attrs["causal"] is False
+    inputs = {"image": video_like(S), "ids": np.arange(S.rows, dtype=np.int64)[None] % 20}
+    interpret(out, inputs)
+    found, plain = macs(out), macs(module)
+    pairs = 2 * S.rows**2 * S.heads * S.head_size
+    assert plain.dense - sum(42 * op.operands[1].type.size for layer in find_decoder_layers(module)  # type: ignore
+                             for op in layer.linears) == 2 * pairs
+    assert found.dense == plain.dense > found.executed
