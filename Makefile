@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= 2
 DEMO_OUT ?= demo-out
 
-.PHONY: help demo test lint bench agreement docs figures reproduce train-demo clean
+.PHONY: help demo test lint bench agreement families full-size docs figures reproduce train-demo clean
 
 help:
 	@echo "make demo        export the demo model, compile it dense and concentrated, emulate both, compare (3 minutes)"
@@ -16,6 +16,8 @@ help:
 	@echo "make lint        ruff and basedpyright"
 	@echo "make bench       emulator throughput next to onnxruntime"
 	@echo "make agreement   emulator, interpreter and onnxruntime against each other on 200 questions"
+	@echo "make families    small models of every family: export, interpreter, emulator, concentration, each against the one before"
+	@echo "make full-size   time and memory of a 7B model without weights, from torch to the program, by layers"
 	@echo "make figures     accuracy, sparsity, cycles and energy of every concentration method and control"
 	@echo "make reproduce   the published tables and figures with ours beside them, under build/reproduce"
 	@echo "make train-demo  train the demo model again"
@@ -54,6 +56,12 @@ bench: $(VENV)/.demo-ready
 
 agreement: $(VENV)/.demo-ready
 	$(BIN)/python benchmarks/agreement.py
+
+families: $(VENV)/.dev-ready
+	$(BIN)/python benchmarks/families.py
+
+full-size: $(VENV)/.dev-ready
+	$(BIN)/python benchmarks/full_size.py
 
 figures: $(VENV)/.demo-ready
 	$(BIN)/python benchmarks/accuracy.py

@@ -34,7 +34,7 @@ def dtype_of(value: Value) -> str:
 def depends_on_constants(value: Value, limit: int = LIMIT, memo: dict[Value, bool] | None = None) -> bool:
     """True if the value is computed from constants only, by pure ops, with no step above `limit` bytes.
 
-    `memo` may be shared between calls as long as the graph only grows.
+    A constant without values is one too: a model without weights takes the same form as with them. `memo` may be shared between calls as long as the graph only grows.
     """
     known: dict[Value, bool] = {} if memo is None else memo
     stack = [value]
@@ -44,7 +44,7 @@ def depends_on_constants(value: Value, limit: int = LIMIT, memo: dict[Value, boo
             stack.pop()
             continue
         op = current.op
-        if op is None or not foldable(op, limit) or absent(op):
+        if op is None or not foldable(op, limit):
             known[current] = False
             stack.pop()
             continue
@@ -74,7 +74,7 @@ def absent(op: Op) -> bool:
 
 
 def known_array(value: Value, limit: int = LIMIT, memo: dict[Value, bool] | None = None) -> np.ndarray | None:
-    """The value's contents if it depends on constants only (see `depends_on_constants`), else None."""
+    """The value's contents if it depends on constants only (see `depends_on_constants`), and they have values."""
     if not depends_on_constants(value, limit, memo):
         return None
     found: dict[Value, np.ndarray | None] = {}

@@ -190,7 +190,7 @@ def _blind(attention: Op, layout: Layout) -> str:
     mask = attention.operands[3]
     if mask is None:
         return ""
-    if not constant(mask) or mask.op is None:
+    if not constant(mask) or mask.op is None or mask.op.attrs["value"].absent:
         return "its attention has a mask that is not known when compiling"
     values = np.atleast_2d(mask.op.attrs["value"].array)
     seen = values if values.dtype == bool else values > HIDDEN

@@ -7,13 +7,15 @@ from focusc.ir.matching import absent, evaluate_op, foldable, resource_names, re
 from focusc.ir.passes.manager import Stats, defpass
 from focusc.ir.resource import Resource
 from focusc.ir.rewrite import Rewriter
+from focusc.ir.types import TensorType
 
 
 @defpass("fold-constants", folded="ops computed", kept="ops left because of the size limit or an error in them")
 def fold_constants(module: Module, stats: Stats, *, limit: int = 1 << 26) -> Module:
     """Replace ops whose operands are all constants by their value, as the ops themselves compute it.
 
-    Results above `limit` bytes stay, except transposes, reshapes and slices, which are views of a weight.
+    Results above `limit` bytes stay, except transposes, reshapes and slices, which are views of a weight. What is
+    computed from constants without values becomes one, so that a model has the same ops with its weights and without.
     """
     names = set(resource_names(module))
     kept: set[Value] = set()
@@ -21,9 +23,15 @@ def fold_constants(module: Module, stats: Stats, *, limit: int = 1 << 26) -> Mod
     def fold(op: Op, rewriter: Rewriter) -> str | None:
         operands = [v.op if v is not None else None for v in op.operands]
         if op.name == "tensor.constant" or not all(
-                v is None or (o is not None and o.name == "tensor.constant" and not absent(o))
+                v is None or (o is not None and o.name == "tensor.constant")
                 for v, o in zip(op.operands, operands, strict=True)):
             return None
+        if foldable(op, limit) and any(o is not None and absent(o) for o in operands):
+            type_ = op.result.type
+            assert isinstance(type_, TensorType)
+            hollow = Resource.without_values(_name(op, names), type_.shape, type_.dtype)
+            rewriter.replace(op, rewriter.builder_before(op).constant(hollow))
+            return "folded"
         array = evaluate_op(op, [o and o.attrs["value"].array for o in operands]) if foldable(op, limit) else None
         if array is None:
             if op.spec.pure and not op.spec.terminator and not op.regions:

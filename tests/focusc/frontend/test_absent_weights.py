@@ -9,8 +9,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from focusc.driver.compiler import FRONT
 from focusc.frontend import import_onnx
-from focusc.ir import Module, Resource
+from focusc.ir import Module, PassManager, Resource
 from focusc.ir.diagnostics import CompileError
 
 
@@ -51,3 +52,33 @@ def test_a_hole_is_zeros_otherwise(tmp_path: Path) -> None:
     found = constants(import_onnx(write(tmp_path, absent=False)))
     assert not found["w"].absent
     np.testing.assert_array_equal(found["w"].array, np.zeros((3, 4)))
+
+
+def test_a_model_without_weights_takes_the_same_form(tmp_path: Path) -> None:
+    """Biases, norms and transposed weights are fused and folded though their values are absent."""
+    rng = np.random.default_rng(0)
+    weights = {"w": (4, 3), "bias": (4,), "g": (3,), "conv": (4, 1, 2, 2), "shift": (4,)}
+    nodes = [helper.make_node("Transpose", ["w"], ["t"], perm=[1, 0]),
+             helper.make_node("LayerNormalization", ["x", "g", "g"], ["n"], axis=-1),
+             helper.make_node("MatMul", ["n", "t"], ["p"]), helper.make_node("Add", ["p", "bias"], ["y"]),
+             helper.make_node("Conv", ["image", "conv", "shift"], ["z"], strides=[2, 2])]
+    inputs = [helper.make_tensor_value_info("x", TensorProto.FLOAT, [2, 3]),
+              helper.make_tensor_value_info("image", TensorProto.FLOAT, [1, 1, 4, 4])]
+    outputs = [helper.make_tensor_value_info("y", TensorProto.FLOAT, [2, 4]),
+               helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 4, 2, 2])]
+    tensors = [numpy_helper.from_array(rng.standard_normal(shape).astype(np.float32), name)
+               for name, shape in weights.items()]
+    model = helper.make_model(helper.make_graph(nodes, "g", inputs, outputs, tensors),
+                              opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    forms: list[list[tuple[str, str]]] = []
+    for absent in (False, True):
+        if absent:
+            helper.set_model_props(model, {"focusc.weights": "absent"})
+        path = tmp_path / f"{absent}.onnx"
+        onnx.save(model, path, save_as_external_data=True, location=f"{absent}.data", size_threshold=0)
+        module = PassManager(FRONT).run(import_onnx(path))
+        assert any(r.absent for r in constants(module).values()) is absent
+        forms.append([(op.name, str([v.type for v in op.results])) for op in module.walk()])
+    assert sorted(forms[0]) == sorted(forms[1])
+    assert {"nn.linear", "nn.layer_norm", "nn.patch_embed"} <= {name for name, _ in forms[1]}
+    assert "tensor.transpose" not in [name for name, kind in forms[1] if kind.endswith("(3, 4), dtype='f32')]")]
