@@ -34,7 +34,8 @@ def dtype_of(value: Value) -> str:
 def depends_on_constants(value: Value, limit: int = LIMIT, memo: dict[Value, bool] | None = None) -> bool:
     """True if the value is computed from constants only, by pure ops, with no step above `limit` bytes.
 
-    A constant without values is one too: a model without weights takes the same form as with them. `memo` may be shared between calls as long as the graph only grows.
+    A constant without values is one too: a model without weights takes the same form as with them. `memo` may be shared
+    between calls as long as the graph only grows.
     """
     known: dict[Value, bool] = {} if memo is None else memo
     stack = [value]

@@ -1,6 +1,6 @@
-"""Small configs of each family: two decoder layers, grouped queries, heads of 32, images of 28 to 56 pixels. torch-free.
+"""Small configs of each family: two decoder layers, grouped queries, heads of 32, images of 28 to 56 pixels.
 
-They hold what a family's graph is made of and nothing of its size: the tests and docs/families.md are made with them.
+torch-free. They hold what a family's graph is made of and nothing of its size: the tests and docs/families.md are made with them.
 
     focusc export config.json --random-weights 0 -o model.onnx      # after write_config("qwen2_vl", "config.json")
 """
@@ -42,8 +42,8 @@ _CONFIGS: dict[str, dict[str, Any]] = {
                           "patch_size": 7, "in_channels": 3},
         "text_config": {**_TEXT, "rope_parameters": _ROTARY}, **_TOKENS, **_QWEN},
     "qwen2_5_vl": {
-        "vision_config": {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "out_hidden_size": 128, "num_heads": 2,
-                          "patch_size": 7, "window_size": 28, "fullatt_block_indexes": [1]},
+        "vision_config": {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "out_hidden_size": 128,
+                          "num_heads": 2, "patch_size": 7, "window_size": 28, "fullatt_block_indexes": [1]},
         "text_config": {**_TEXT, "rope_parameters": _ROTARY}, **_TOKENS, **_QWEN},
     "smolvlm": {
         "vision_config": _TOWER, "text_config": {"model_type": "llama", **_TEXT}, "scale_factor": 2,

@@ -1,8 +1,8 @@
 """Finding the decoder layers of a module by what is connected to what, never by names.
 
-A decoder layer is a (causal) attention of the whole sequence with itself, the linears that feed it, the output projection and
-the residual add behind it, and the MLP between that add and the next, or beside it (parallel). A layer that mixes
-tokens by other means (linear attention) is found by its place between two layers on the residual stream.
+A decoder layer is a (causal) attention of the whole sequence with itself, the linears that feed it, the output
+projection and the residual add behind it, and the MLP between that add and the next, or beside it (parallel). A layer
+that mixes tokens by other means (linear attention) is found by its place between two layers on the residual stream.
 """
 
 from __future__ import annotations

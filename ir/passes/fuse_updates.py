@@ -17,8 +17,8 @@ from focusc.ir.rewrite import Rewriter
 def fuse_updates(module: Module, stats: Stats) -> Module:
     """Make concat(x[:a], x[a:b] + f, x[b:]) along the rows an addition of x and of f between rows of zeros.
 
-    That is how features enter deeper layers of a decoder (Qwen3-VL's DeepStack): the visual rows are cut out, raised and
-    put back. As an addition it goes with the residual stream, whose rows can then be followed and dropped.
+    That is how features enter deeper layers of a decoder (Qwen3-VL's DeepStack): the visual rows are cut out, raised
+    and put back. As an addition it goes with the residual stream, whose rows can then be followed and dropped.
     """
     return rewrite(module, stats, [added])
 
