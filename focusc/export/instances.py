@@ -1,6 +1,7 @@
 """Small configs of each family: two decoder layers, grouped queries, heads of 32, images of 28 to 56 pixels.
 
-torch-free. They hold what a family's graph is made of and nothing of its size: the tests and docs/families.md are made with them.
+torch-free. They hold what a family's graph is made of and nothing of its size: the tests and docs/families.md are made
+with them.
 
     focusc export config.json --random-weights 0 -o model.onnx      # after write_config("qwen2_vl", "config.json")
 """

@@ -187,7 +187,8 @@ def _attention(attention: Op, original: int, text: int, start: int, unique: dict
         """Pairs: all; visual rows on all keys; visual rows and the text behind on visual keys; visual on visual."""
         end = start + seen
         of_visual = pairs(start, end, range(end if attention.attrs["causal"] else rows))
-        on_visual, own = (pairs(start, stop, range(start, end)) for stop in (rows, end))
+        on_visual = pairs(start if attention.attrs["causal"] else 0, rows, range(start, end))
+        own = pairs(start, end, range(start, end))
         return pairs(0, rows, range(rows)), of_visual, on_visual, own
 
     every, of_visual, on_visual, own = products(now, visual)
