@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -18,11 +18,29 @@ def check_message(name: str, raised: Callable[[], object], request: pytest.Fixtu
 
     What the regular expression `hide` matches is no part of it. `pytest --bless` writes the file anew.
     """
+    code, text = told(raised, hide)
+    assert name == code or name.startswith(f"{code}-"), f"{name}: the error is {text}"
+    check_text(name, text, request)
+
+
+def check_messages(name: str, cases: Mapping[str, Callable[[], object]], request: pytest.FixtureRequest, *,
+                   hide: str = "") -> None:
+    """As `check_message`, for many cases in one file: each one's name, then its message."""
+    check_text(name, "\n".join(f"# {case}\n{told(raised, hide)[1]}" for case, raised in cases.items()), request)
+
+
+def told(raised: Callable[[], object], hide: str = "") -> tuple[str, str]:
+    """(code, message) of the error that `raised()` raises; a bug of ours fails the test."""
     with pytest.raises(Exception) as caught:
         raised()
     code, text = explain(caught.value)
-    text = re.sub(hide, "...", text) if hide else text
-    assert name == code or name.startswith(f"{code}-"), f"{name}: the error is {text}"
+    if code == "bug":
+        raise caught.value
+    return code, re.sub(hide, "...", text) if hide else text
+
+
+def check_text(name: str, text: str, request: pytest.FixtureRequest) -> None:
+    """The text must be what tests/golden/messages/NAME.txt holds; --bless writes the file anew."""
     path = GOLDEN / f"{name}.txt"
     if request.config.getoption("--bless"):
         path.parent.mkdir(parents=True, exist_ok=True)

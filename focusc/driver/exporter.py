@@ -34,7 +34,7 @@ def export(
     try:
         report = exporters.export(model, Path(output), opset=opset)
     except exporters.ExportError as error:
-        raise InputError("export.model", str(error)) from error
+        raise InputError(error.code, str(error), where=error.where, hint=error.hint) from error
     except OSError as error:
         raise write_error(output, error) from error
     progress("export and compare with torch", 1, 1)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,7 @@ from focusc.isa.errors import IsaError
 from focusc.isa.site_counts import distinct
 from tests.backends.models import Shape, inputs, vlm
 from tests.backends.test_workload import compiled, small
+from tests.messages import check_messages
 
 TRACE = synthesize(small("long"), compression=2.0, correlation=0.2, m=64)
 
@@ -82,7 +86,7 @@ def test_links_lead_to_roots_of_the_same_tile() -> None:
             assert per_tile == trace.unique_of(layer, site)[:, 0].tolist()
 
 
-@pytest.mark.parametrize(
+SYNTHETIC = pytest.mark.parametrize(
     ("given_", "message"),
     [
         ({"compression": 0.9}, "compression is 0.9, expected 1 to m = 1024"),
@@ -91,6 +95,9 @@ def test_links_lead_to_roots_of_the_same_tile() -> None:
         ({"compression": 1, "m": 0}, "compression is 1, expected 1 to m = 0"),
     ],
 )
+
+
+@SYNTHETIC
 def test_parameters_out_of_range(given_: dict[str, Any], message: str) -> None:
     with pytest.raises(CompileError, match=message):
         synthesize(small(), **given_)
@@ -146,6 +153,23 @@ def test_parts_that_contradict_each_other(case: str) -> None:
     assert caught.value.render().startswith("t.npz: error[trace.")
 
 
+def test_messages(request: pytest.FixtureRequest, tmp_path: Path) -> None:
+    """The whole message of every case of this file that needs no program."""
+    cases: dict[str, Callable[[], object]] = {
+        case: lambda tables=tables: changed(**tables) for case, (tables, _) in BROKEN.items()
+    }
+    for given_, _ in SYNTHETIC.args[1]:
+        cases[f"synthetic {given_}"] = lambda given_=given_: synthesize(small(), **given_)
+    words = dataclasses.replace(small(), grid=(0, 0, 0), visual_tokens=0, schedule="")
+    cases["synthetic, of text"] = lambda: synthesize(words, compression=1.0)
+    for number, (drop, arrays, _) in enumerate(FILES.args[1]):
+        cases[f"file {number}"] = lambda drop=drop, arrays=arrays: load(file_with(tmp_path, drop, **arrays))
+    cases["links"] = lambda: changed(linked(), links={0: 1})
+    cases["no links"] = lambda: TRACE.links_of(0, "q_proj")
+    cases["workload"] = lambda: TRACE.check(small())
+    check_messages("trace", cases, request, hide=re.escape(str(tmp_path) + os.sep))
+
+
 def linked() -> Trace:
     return synthesize(small("long"), compression=2.0, m=64, links=True)
 
@@ -182,7 +206,7 @@ def file_with(tmp_path: Path, drop: tuple[str, ...] = (), **arrays: Any) -> Path
     return tmp_path / "t.npz"
 
 
-@pytest.mark.parametrize(
+FILES = pytest.mark.parametrize(
     ("drop", "arrays", "message"),
     [
         (("focusc_trace",), {}, "not a trace: the array focusc_trace is missing"),
@@ -196,6 +220,9 @@ def file_with(tmp_path: Path, drop: tuple[str, ...] = (), **arrays: Any) -> Path
         ((), {"source": np.array("{")}, "source: not JSON"),
     ],
 )
+
+
+@FILES
 def test_files_that_are_no_traces(tmp_path: Path, drop: tuple[str, ...], arrays: dict[str, Any], message: str) -> None:
     with pytest.raises(CompileError, match=message):
         load(file_with(tmp_path, drop, **arrays))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from focusc.isa import Program, assemble, disassemble, load
 from focusc.isa.emulator import Emulator
 from focusc.isa.errors import IsaError
 from focusc.isa.machine import Machine
+from tests.messages import check_messages
 
 SMALL = """
 name = "small"
@@ -121,6 +123,19 @@ def test_a_wrong_file_is_told_with_key_line_value_and_what_is_allowed(case: str)
         parse_workload(text, "small.toml")
     shown = caught.value.render()
     assert shown.startswith(where) and message in shown and "error[workload." in shown
+
+
+def test_messages(request: pytest.FixtureRequest) -> None:
+    cases: dict[str, Callable[[], object]] = {
+        case: lambda text=text: parse_workload(text, "small.toml") for case, (text, _, _) in BAD.items()
+    }
+    cases["variants"] = lambda: parse_workload("variants = 3\n" + SMALL.partition("\n[")[0], "small.toml")
+    cases["vision type"] = lambda: parse_workload("vision = 3\n" + SMALL, "small.toml")
+    cases["variant"] = lambda: small("x")
+    cases["name"] = lambda: load_workload("llava-vido-7b")
+    cases["frames of a picture"] = lambda: load_workload("llava-onevision-7b", "mme").with_frames(8)
+    cases["no frames"] = lambda: load_workload("llava-video-7b").with_frames(0)
+    check_messages("workload", cases, request)
 
 
 def test_names_that_are_not_there(tmp_path: Path) -> None:

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from focusc.backends.hardware import load_hardware
-from focusc.isa import expand
+from focusc.isa import Program, expand
 from focusc.isa.dynamic import DynamicCounts
-from focusc.isa.insns import Endl, Insn, LdAct, LdWgt, Loop, Mma, SecInit, Sic, Tile, VAdd, VLd
+from focusc.isa.insns import Endl, Halt, Insn, LdAct, LdWgt, Loop, Mma, SecInit, Sic, Tile, VAdd, VLd
 from focusc.isa.machine import Machine
+from focusc.isa.site_counts import sites_of
 from focusc.isa.timing import simulate
 from tests.isa.timing_programs import concentrated, counts, gemm, machine, program
 from tests.messages import check_message
@@ -80,3 +81,10 @@ def test_files_of_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reques
     check_message("counts.version", lambda: DynamicCounts.load("new.npz"), request)
     np.savez("no.npz", rows=np.zeros(3))
     check_message("counts.format", lambda: DynamicCounts.load("no.npz"), request)
+
+
+def test_a_site_table_without_numbers(request: pytest.FixtureRequest) -> None:
+    """The container checks the table on loading; a program that is built in Python has not been through it."""
+    table = {"sites": [{"layer": 0, "site": "query", "tokens": 8, "retained": "all", "slots": 2}]}
+    made = Program([TILE, Halt()], b"", [], 0, hardware=machine().to_dict(), meta=table)
+    check_message("counts.sites", lambda: sites_of(made), request)

@@ -29,6 +29,7 @@ from focusc.backends.cost.vectors import VectorCounts, vector_point
 from focusc.backends.hardware import load_hardware
 from focusc.backends.workload import Workload
 from focusc.isa.errors import IsaError
+from tests.messages import check_messages
 
 SMALL = Workload("small", 2, 256, 8, 2, 512, 1500, (10, 10, 15), 40, head_size=32, schedule="0:0.4")
 
@@ -171,7 +172,7 @@ def test_text_alone_is_for_the_dense_array() -> None:
         cost(words, None, load_accelerator("systolic"))
 
 
-@pytest.mark.parametrize(
+CHOICES = pytest.mark.parametrize(
     ("make", "code", "expected"),
     [
         (lambda: TokenSparsity(1.0), "counts.range", "tokens is 1.0"),
@@ -185,6 +186,19 @@ def test_text_alone_is_for_the_dense_array() -> None:
         (lambda: vector_point(12, VectorCounts(10, 5, 5)), "cost.options", "vector is 12"),
     ],
 )
+
+
+def test_messages(request: pytest.FixtureRequest) -> None:
+    words = Workload("words", 1, 64, 2, 2, 64, 0, (0, 0, 0), 100, head_size=32)
+    cases = {expected: make for make, _, expected in CHOICES.args[1]}
+    cases["no visual tokens"] = lambda: cost(words, TokenSparsity(0.5), load_accelerator("adaptiv"))
+    cases["no rows"] = lambda: cost(words, None, load_accelerator("systolic"))
+    cases["trace of another kind"] = lambda: cost(SMALL, None, load_accelerator("focus"))
+    cases["tile"] = lambda: cost(SMALL, uniform_trace(SMALL), load_accelerator("focus"), options=Options(m=2048))
+    check_messages("cost", cases, request)
+
+
+@CHOICES
 def test_choices_out_of_range(make: object, code: str, expected: str) -> None:
     with pytest.raises(IsaError, match=expected) as caught:
         make()  # type: ignore[operator]

@@ -10,8 +10,12 @@ import onnx
 import pytest
 
 from focusc.driver import load_workload, ops, write_workload
+from focusc.driver.exporter import export
 from focusc.driver.patches import patch_flow
+from focusc.driver.traces import load_trace
 from focusc.ir import parse
+from focusc.isa.dynamic import DynamicCounts
+from focusc.report.reproduce.figures import Number
 from tests.messages import check_message
 
 from .conftest import Cli
@@ -65,3 +69,19 @@ def test_a_workload_is_written_as_text(request: pytest.FixtureRequest) -> None:
 
 def test_a_picture_of_a_dense_module(request: pytest.FixtureRequest) -> None:
     check_message("patches.none", lambda: patch_flow(parse(IR), {"x": np.zeros((2, 3), np.float32)}), request)
+
+
+def test_counts_alone_are_no_trace(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    DynamicCounts().save("t.npz")
+    check_message("trace.tables", lambda: load_trace("t.npz"), request)
+
+
+def test_an_opset_that_the_demo_is_not_exported_with(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    check_message("export.model", lambda: export("demo", tmp_path / "m.onnx", opset=18), request)
+
+
+def test_a_number_of_unknown_provenance(request: pytest.FixtureRequest) -> None:
+    check_message("reproduce.number", lambda: Number({"row": "a"}, "cycles", "", 1.0, None, "guessed"), request)

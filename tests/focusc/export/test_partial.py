@@ -8,8 +8,11 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from focusc.export.errors import ExportError
+from focusc.export.graph import _unconvertible, convert
 from focusc.export.partial import DataDependent, patched
 from focusc.export.prefill import Prefill
+from focusc.export.vlm import _trace
 
 Body = Callable[["Model", torch.Tensor, torch.Tensor], torch.Tensor]
 
@@ -198,6 +201,32 @@ def test_everything_is_restored_after_success_and_after_failure() -> None:
         assert flags() != before
         raise ZeroDivisionError
     assert flags() == before
+
+
+def test_messages(refusals: list[ExportError]) -> None:
+    """A model that decides by its own arithmetic, one that fails, and one with an operator that ONNX lacks."""
+
+    def decides(self: Model, ids: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+        return self.embed(ids) * float(self.project(pixels).sum())
+
+    def fails(self: Model, ids: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+        raise ValueError("the pixels are not square")
+
+    def lacks(self: Model, ids: torch.Tensor, pixels: torch.Tensor) -> torch.Tensor:
+        return self.embed(ids) + torch.special.bessel_j0(self.project(pixels)).sum()
+
+    for body in (decides, fails):
+        prefill = of(body)
+        with pytest.raises(ExportError) as caught:
+            _trace(prefill.model, "Model", {"input_ids": IDS, "pixel_values": PIXELS})
+        refusals.append(caught.value)
+    prefill = of(lacks)
+    with pytest.raises(ExportError) as caught:
+        convert(prefill.trace(), list(prefill.inputs), "logits", 20)
+    refusals.append(caught.value)
+    refusals.append(_unconvertible(prefill.trace(), RuntimeError("out of luck\nand a page of details")))
+    assert [error.code for error in refusals] == [
+        "export.data-dependent", "export.trace", "export.operator", "export.convert"]
 
 
 def test_the_sample_is_not_written_to() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,15 +97,25 @@ def test_a_clip(checkpoint: Path, media: Path, tmp_path: Path) -> None:
     assert np.load(tmp_path / "model.npz")["pixel_values_videos"].shape == (1, 3, 3, 28, 28)
 
 
-def refused(code: str, checkpoint: Path, folder: Path, **request: Any) -> str:
-    with pytest.raises(ExportError) as caught:
-        export_vlm(checkpoint, folder / "model.onnx", request=Request(**request))
-    assert caught.value.code == code, str(caught.value)
-    assert not list(folder.glob("*model.onnx*"))
-    return str(caught.value)
+Refused = Callable[..., str]
 
 
-def test_media_that_cannot_be_used(checkpoint: Path, media: Path, tmp_path: Path) -> None:
+@pytest.fixture
+def refused(refusals: list[ExportError]) -> Refused:
+    """The message of the ExportError of an export, with its code checked; nothing may be written."""
+
+    def refuse(code: str, checkpoint: Path, folder: Path, **request: Any) -> str:
+        with pytest.raises(ExportError) as caught:
+            export_vlm(checkpoint, folder / "model.onnx", request=Request(**request))
+        assert caught.value.code == code, str(caught.value)
+        assert not list(folder.glob("*model.onnx*"))
+        refusals.append(caught.value)
+        return str(caught.value)
+
+    return refuse
+
+
+def test_media_that_cannot_be_used(checkpoint: Path, media: Path, tmp_path: Path, refused: Refused) -> None:
     assert "has 6 frames, 9 were asked for" in refused(
         "export.frames", checkpoint, tmp_path, video=media / "clip.mp4", frames=9)
     refused("export.video", checkpoint, tmp_path, video=media / "picture.gif")
@@ -119,7 +129,9 @@ def test_media_that_cannot_be_used(checkpoint: Path, media: Path, tmp_path: Path
     refused("export.video", checkpoint, tmp_path, video=tmp_path / "cut.mp4")
 
 
-def test_a_prompt_without_placeholder_needs_a_chat_template(checkpoint: Path, media: Path, tmp_path: Path) -> None:
+def test_a_prompt_without_placeholder_needs_a_chat_template(
+    checkpoint: Path, media: Path, tmp_path: Path, refused: Refused
+) -> None:
     """The placeholder in the prompt is taken as it is; without it and without a template there is nothing to go by."""
     bare = tmp_path / "bare"
     bare.mkdir()
@@ -133,7 +145,9 @@ def test_a_prompt_without_placeholder_needs_a_chat_template(checkpoint: Path, me
     assert (report.layout.start, report.layout.query) == (0, 2)
 
 
-def test_a_processor_that_yields_no_visual_tokens(checkpoint: Path, media: Path, tmp_path: Path) -> None:
+def test_a_processor_that_yields_no_visual_tokens(
+    checkpoint: Path, media: Path, tmp_path: Path, refused: Refused
+) -> None:
     """Its template leaves the picture out: there are pixels, and no placeholder for them in the text."""
     blind = tmp_path / "blind"
     blind.mkdir()
@@ -146,7 +160,7 @@ def test_a_processor_that_yields_no_visual_tokens(checkpoint: Path, media: Path,
 
 
 def test_a_processor_of_text_alone(
-    checkpoint: Path, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    checkpoint: Path, media: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused
 ) -> None:
     from transformers import AutoProcessor
 
@@ -161,7 +175,7 @@ def test_a_processor_of_text_alone(
     assert "Tokenizer made no pixels from the image" in message
 
 
-def test_a_checkpoint_without_processor(media: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_without_processor(media: Path, tmp_path: Path, refused: Refused) -> None:
     write_config("llava_onevision", tmp_path / "config.json")
     refused("export.processor", tmp_path, tmp_path, image=media / "picture.png")
 

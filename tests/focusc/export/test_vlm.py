@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -116,7 +116,26 @@ def test_shapes_only_gives_the_same_graph(tmp_path: Path) -> None:
     assert data.stat().st_blocks == 0, "the weights' file is a hole"
 
 
-def test_a_family_that_is_not_listed(tmp_path: Path) -> None:
+Refused = Callable[..., ExportError]
+
+
+@pytest.fixture
+def refused(refusals: list[ExportError]) -> Refused:
+    """The ExportError of an export, with its code checked; nothing may be written."""
+
+    def refuse(code: str, source: Path, out: Path, **options: Any) -> ExportError:
+        before = set(out.parent.iterdir())
+        with pytest.raises(ExportError) as caught:
+            export_vlm(source, out, **options)
+        assert caught.value.code == code, str(caught.value)
+        assert set(out.parent.iterdir()) == before
+        refusals.append(caught.value)
+        return caught.value
+
+    return refuse
+
+
+def test_a_family_that_is_not_listed(tmp_path: Path, refused: Refused) -> None:
     """InternVL from arrays: exported by the same means, its layout guessed from the placeholders."""
     vision = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
               "image_size": [28, 28], "patch_size": [7, 7]}
@@ -133,21 +152,11 @@ def test_a_family_that_is_not_listed(tmp_path: Path) -> None:
     assert report.max_rel is not None and report.max_rel < 1e-4
     assert (report.layout.grid, report.layout.query) == ((2, 2, 2), 3)
     assert "guessed" in report.layout_source
-    with pytest.raises(ExportError, match="no inputs can be made up for model type 'internvl'"):
-        export_vlm(config, tmp_path / "model.onnx", random_weights=0)
+    message = refused("export.sample", config, tmp_path / "other.onnx", random_weights=0)
+    assert "no inputs can be made up for model type 'internvl'" in str(message)
 
 
-def refused(code: str, source: Path, out: Path, **options: Any) -> ExportError:
-    """The ExportError of an export, with its code checked; nothing may be written."""
-    before = set(out.parent.iterdir())
-    with pytest.raises(ExportError) as caught:
-        export_vlm(source, out, **options)
-    assert caught.value.code == code, str(caught.value)
-    assert set(out.parent.iterdir()) == before
-    return caught.value
-
-
-def test_what_is_no_model(tmp_path: Path) -> None:
+def test_what_is_no_model(tmp_path: Path, refused: Refused) -> None:
     out = tmp_path / "model.onnx"
     empty = tmp_path / "empty"
     empty.mkdir()
@@ -165,7 +174,7 @@ def test_what_is_no_model(tmp_path: Path) -> None:
     refused("export.opset", empty, out, opset=18)
 
 
-def test_missing_weights(tmp_path: Path) -> None:
+def test_missing_weights(tmp_path: Path, refused: Refused) -> None:
     out = tmp_path / "model.onnx"
     write_config("smolvlm", tmp_path / "config.json")
     assert "model.safetensors" in str(refused("export.shard", tmp_path, out))
@@ -186,7 +195,7 @@ def arrays(folder: Path, ids: list[int], pixels: Mapping[str, np.ndarray]) -> Re
     return Request(tokens=folder / "ids.npy", pixels=folder / "pixels.npz")
 
 
-def test_tokens_and_pixels_that_do_not_fit(tmp_path: Path) -> None:
+def test_tokens_and_pixels_that_do_not_fit(tmp_path: Path, refused: Refused) -> None:
     out, config = tmp_path / "model.onnx", write_config("smolvlm", tmp_path / "config.json")
     given = {"pixel_values": np.zeros((1, 1, 3, 28, 28), np.float32)}
     request = arrays(tmp_path, [1, 2, 3], given)
@@ -216,7 +225,7 @@ def test_options_that_exclude_each_other(options: dict[str, Any]) -> None:
     assert caught.value.code == "export.options"
 
 
-def test_disagreement_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_disagreement_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, refused: Refused) -> None:
     import focusc.export.vlm as module
 
     monkeypatch.setattr(module, "TOLERANCE", 0.0)
