@@ -32,7 +32,7 @@ def stats(program: Program, machine: Machine, counts: DynamicCounts | SiteCounts
 
     Multiply-accumulates, where "the decoder" is its nodes, or all nodes if none is the decoder's:
 
-    * `macs_dense`: of the decoder without concentration, causal attention counted at its lower triangle.
+    * `macs_dense`: of the decoder without concentration, attention counted at the pairs that its mask leaves.
     * `macs`: executed by the array for the decoder, times each node's useful share. That is 1 but for causal attention,
       where the tiles on the diagonal also compute masked entries; so `macs` compares with `macs_dense`, and
       `sparsity` = 1 - `macs` / `macs_dense`.

@@ -136,11 +136,14 @@ class KernelCode:
         return self.index[value]
 
     def _at_least(self, op: Op) -> None:
+        self._bounded(op, isa.Max, op.attrs["least"])
+
+    def _at_most(self, op: Op) -> None:
+        self._bounded(op, isa.Min, op.attrs["most"])
+
+    def _bounded(self, op: Op, choose: type[isa.Max | isa.Min], bound: int) -> None:
         found = self.scalars.load(self.ix(op.operands[0]))
-        if op.attrs["least"]:
-            self.emit(isa.Max(rd=found, rs=found, rt=self.scalars.load(Lin(op.attrs["least"]))))
-        else:
-            self.emit(isa.Max(rd=found, rs=found, rt=0))
+        self.emit(choose(rd=found, rs=found, rt=self.scalars.load(Lin(bound)) if bound else 0))
         self.index[op.results[0]] = Lin(0, ((found, 1),))
 
     def ext(self, lin: Lin) -> int | R:

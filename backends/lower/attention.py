@@ -122,12 +122,12 @@ def attention(low: Lowering, op: Op) -> None:
     batch = total // length
     t = _tiles(low, op, h, hiding)
     if (stacked := _stacked(low, h, hiding, t)) is not None:
-        _account(low, op, h, batch, hiding.band, stacked)
+        _account(low, op, h, batch, hiding, stacked)
         _shared_panels(low, op, h, batch, hiding, stacked)
         return
     low.kernel(op, "act", "wgt", "store")
     sink = low.sink(op.results[0], direct=t.direct)
-    _account(low, op, h, batch, hiding.band, t)
+    _account(low, op, h, batch, hiding, t)
     e = low.emit
     with e.loop(batch, 1) as b, e.loop(h.kv_heads, 1) as kv, e.loop(h.group, 1) as g:
         head = kv.off * h.group + g.off
@@ -198,7 +198,7 @@ def _fitting(low: Lowering, h: Heads, widest: int, hiding: Hiding) -> tuple[int,
 def _few_rows(low: Lowering, band: Band) -> int:
     """Most rows of a tile under a window: it visits the window and as many keys as it has rows, so few rows are little
     waste, and four times the array's are enough to hide the loading of weights."""
-    return max(4 * low.tiling.machine.array.rows, band.window // 4) if band.window else low.tiling.m
+    return max(4 * low.tiling.machine.array.rows, band.width // 4) if band.width else low.tiling.m
 
 
 def _narrow(low: Lowering, band: Band, rows: int) -> bool:
@@ -227,7 +227,7 @@ def _stacked(low: Lowering, h: Heads, hiding: Hiding, alone: Tiles) -> Tiles | N
         return None
     rows = even(band.rows, most // h.group)
     most = h.group * alone.rows.pieces
-    gains = rows.pieces < most or (rows.pieces == most and band.causal)
+    gains = rows.pieces < most or (rows.pieces == most and hiding.causal)
     reach = band.reach(rows.most)
     return Tiles(rows, rows.most, block, False, reach <= block and reach % PITCH == 0) if gains else None
 
@@ -320,10 +320,12 @@ def _softmax_v(
     return [e.binary("mul", out, total) for out in outs]
 
 
-def _account(low: Lowering, op: Op, h: Heads, batch: int, band: Band, t: Tiles) -> None:
-    """Dense MACs, and how many of the (query, key) pairs that the tiles compute their rows see by position."""
+def _account(low: Lowering, op: Op, h: Heads, batch: int, hiding: Hiding, t: Tiles) -> None:
+    """Dense MACs, and how many of the (query, key) pairs that the tiles compute their rows see."""
     full, decoder = low.dense_rows(op)
-    unpruned = replace(band, rows=full, keys=full + band.shift) if decoder else band
+    band = hiding.band
+    own = Band(band.rows, band.keys, 0 if hiding.causal else None, hiding.window)
+    unpruned = replace(own, rows=full, keys=full + band.shift) if decoder else own
     done, start = 0, 0
     for piece in range(t.rows.pieces):
         stop = min(band.rows, start + (t.rows.first if piece == 0 else t.rows.step))
@@ -331,5 +333,5 @@ def _account(low: Lowering, op: Op, h: Heads, batch: int, band: Band, t: Tiles) 
             count = min(t.sub, stop - row)
             done += count * (band.keys if t.once and not band.window else band.visited(row, count))
         start = stop
-    macs = batch * h.heads * (h.size + h.wide) * unpruned.pairs
-    low.account(op, macs, decoder=decoder, useful=band.pairs, done=done)
+    macs = batch * h.heads * (h.size + h.wide) * round(hiding.share * unpruned.pairs)
+    low.account(op, macs, decoder=decoder, useful=round(hiding.share * own.pairs), done=done)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any
@@ -90,8 +90,8 @@ class Lowering:
     """Constant buffers of the lowering's own, by name."""
     exact: dict[Value, str] = field(default_factory=dict[Value, str])
     """Values of another storage type than `STORAGE` says."""
-    masks: dict[tuple[Value, Hashable], View] = field(default_factory=dict[tuple[Value, Hashable], View])
-    """Constant masks as they are stored for one kind of attention."""
+    masks: dict[tuple[Value, str], View] = field(default_factory=dict[tuple[Value, str], View])
+    """Constant masks that are added, by storage type."""
 
     # -- values --------------------------------------------------------------------------------------------------
     def view(self, value: Value) -> View:

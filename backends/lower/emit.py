@@ -110,6 +110,12 @@ class Emit:
             return Ix.of(max(value.const, least))
         return Ix(0, ((self.op("tile.at_least", self.ix(value), least=least), 1),), most)
 
+    def at_most(self, value: Ix, most: int) -> Ix:
+        """min(value, most)."""
+        if value.is_const:
+            return Ix.of(min(value.const, most))
+        return Ix(0, ((self.op("tile.at_most", self.ix(value), most=most), 1),), min(value.most, most))
+
     @contextmanager
     def loop(
         self, total: int, step: int, *, first: int | None = None, bound: Ix | None = None, inits: Sequence[Value] = ()

@@ -54,11 +54,12 @@ def _listed(op: Op) -> Iterable[Value | None]:
 
 @dataclass(frozen=True)
 class Band:
-    """What rows see by position: row i stands at i + keys - rows; `causal`: no later key; `window`: the last ones."""
+    """Which keys rows may see by their numbers: row i stands at key p = i + keys - rows, and sees none after p +
+    `ahead` (None: all of them) and, with a `window`, none before p - window + 1."""
 
     rows: int
     keys: int
-    causal: bool
+    ahead: int | None
     window: int
 
     @property
@@ -70,8 +71,8 @@ class Band:
     def pairs(self) -> int:
         """(row, key) pairs that are seen."""
         own = np.arange(self.rows, dtype=np.int64) + self.shift
-        stop = own + 1 if self.causal else np.full(self.rows, self.keys)
-        start = np.maximum(own - self.window + 1, 0) if self.window else np.zeros(self.rows, np.int64)
+        stop = self.keys if self.ahead is None else np.minimum(own + self.ahead + 1, self.keys)
+        start = np.maximum(own - self.window + 1, 0) if self.window else np.zeros_like(own)
         return int(np.maximum(stop - start, 0).sum())
 
     def first(self, row: int) -> int:
@@ -80,12 +81,28 @@ class Band:
 
     def visited(self, row: int, count: int) -> int:
         """Keys that a tile of `count` rows from `row` on goes through."""
-        stop = min(self.keys, row + count + self.shift) if self.causal else self.keys
+        stop = self.keys if self.ahead is None else min(self.keys, row + count + self.shift + self.ahead)
         return stop - self.first(row)
+
+    @property
+    def width(self) -> int:
+        """The most keys that a row sees, if a bound on either side makes them fewer than all; else 0."""
+        return self.window + self.ahead if self.window and self.ahead is not None else 0
 
     def reach(self, count: int) -> int:
         """The most keys that a tile of `count` rows goes through."""
-        return min(self.keys, count + self.window - 1) if self.causal and self.window else self.keys
+        return min(self.keys, count + self.width - 1) if self.width else self.keys
+
+    def within(self, seen: Array) -> Band:
+        """The narrowest band that holds what a mask [B, heads, rows, keys] leaves of this one."""
+        if self.shift < 0 or seen.shape[2] != self.rows or seen.shape[3] != self.keys:
+            return self
+        row, key = np.nonzero(np.logical_or.reduce(seen.reshape(-1, self.rows, self.keys)))
+        before: Array = row + self.shift - key
+        window, ahead = int(before.max(initial=0)) + 1, -int(before.min(initial=0))
+        window = min(window, self.window or self.keys)
+        ahead = ahead if self.ahead is None else min(ahead, self.ahead)
+        return replace(self, ahead=ahead if ahead < self.rows - 1 else None, window=window if window < self.keys else 0)
 
 
 @dataclass(frozen=True)
@@ -105,10 +122,12 @@ class Span:
     @staticmethod
     def of(e: Emit, band: Band, row: Ix, count: Ix) -> Span:
         """For `count` rows from `row` on."""
-        stop = row + count + band.shift if band.causal else Ix.of(band.keys)
-        most = band.reach(count.most)
+        stop, most = Ix.of(band.keys), band.reach(count.most)
+        if band.ahead is not None:
+            stop = row + count + (band.shift + band.ahead)
+            stop = e.at_most(stop, band.keys) if band.ahead else stop
         if not band.window:
-            return Span(Ix.of(0), most, stop if band.causal else None)
+            return Span(Ix.of(0), most, stop if band.ahead is not None else None)
         start = e.at_least(row + (band.shift - band.window + 1), 0, band.keys - 1)
         return Span(start, most, replace(stop + start * -1, most=most))
 
@@ -144,12 +163,16 @@ class Data:
 @dataclass(frozen=True)
 class Hiding:
     """All that hides scores in one attention. `positions` are where the keys stood before tokens were dropped, as a
-    column and as a row; `empty` says that a row may be left without any key."""
+    column and as a row; `empty` says that a row may be left without any key. `band` is what a tile visits, `share` how
+    much of what its rows see by position a constant mask leaves."""
 
     band: Band
+    causal: bool
+    window: int
     data: Data | None = None
     positions: tuple[View, View] | None = None
     empty: bool = False
+    share: float = 1.0
 
     @property
     def plain(self) -> bool:
@@ -175,20 +198,22 @@ class Hiding:
     def of(low: Lowering, op: Op, rows: int, keys: int) -> Hiding:
         """What `op`, an nn.attention or a sec.importance, hides from its rows."""
         mask, positions = _listed(op)
-        band = Band(rows, keys, op.attrs.get("causal", True), op.attrs["window"])
-        where = _listed_twice(low, op, positions) if positions is not None and band.window else None
+        causal, window = op.attrs.get("causal", True), op.attrs["window"]
+        band = Band(rows, keys, 0 if causal else None, window)
+        where = _listed_twice(low, op, positions) if positions is not None and window else None
         if mask is None:
-            return Hiding(band, positions=where)
-        assert isinstance(mask.type, TensorType)
-        shape = mask.type.shape
-        four: Any = (1,) * (4 - len(shape)) + shape
-        known = mask.op is not None and mask.op.name == "tensor.constant" and not mask.op.attrs["value"].absent
-        if known and mask.op is not None:
-            values = mask.op.attrs["value"].array.reshape(four)
-            data = Data(_constant(low, mask, values, band), four, mask.type.dtype != "bool")
-            seen = values > -np.inf if data.added else values
-            return Hiding(band, data, where, not _any_key(seen, band))
-        return Hiding(band, Data(low.view(mask), four, mask.type.dtype != "bool"), where, True)
+            return Hiding(band, causal, window, positions=where)
+        four, share, values = _four(mask), _left(mask, causal, window, keys - rows), _known(mask)
+        added = isinstance(mask.type, TensorType) and mask.type.dtype != "bool"
+        if values is None:
+            return Hiding(band, causal, window, Data(low.view(mask), four, added), where, True, share)
+        by_position = seen_keys(rows, keys, causal, window)
+        data = Data(_constant(low, mask, values, by_position), four, added)
+        some = np.greater(values, -np.inf) if added else values
+        # A row whose keys all have values that forbid without hiding takes their mean, so it visits them.
+        counted = _seen(values) if _any_key(_seen(values), by_position) else some
+        empty = not _any_key(some, by_position)
+        return Hiding(band.within(counted & by_position), causal, window, data, where, empty, share)
 
     def apply(self, low: Lowering, s: Value, at: Place, key: Ix, keys: Ix) -> Value:
         """The scores of a tile whose first column is a key, with those hidden that its rows do not see."""
@@ -197,11 +222,11 @@ class Hiding:
             s = e.binary("add" if self.data.added else "sel", s, self.data.load(e, at, key, keys))
         if self.positions is not None:
             s = self._by_distance(low, s, at, key, keys)
-        window = band.window if self.positions is None else 0
-        if not band.causal and not window:
+        window = self.window if self.positions is None else 0
+        if not self.causal and not window:
             return s
         row = at.row + band.shift
-        if not band.causal:  # the bound behind a row moves beyond all keys, and the window with it
+        if not self.causal:  # the bound behind a row moves beyond all keys, and the window with it
             beyond = band.rows + band.keys
             row, window = row + beyond, window + beyond
         return e.mask(s, row, key, group=at.group, window=window, inf=self.added)
@@ -214,7 +239,7 @@ class Hiding:
         listed = e.load(across.buffer, across.row, key + across.col, 1, keys)
         ahead = e.binary("add", e.fill(at.rows, keys, 0.0), listed)
         rows = e.to_tile(e.load(down.buffer, at.row + (band.shift + down.row), down.col, at.rows, 1))
-        return e.binary("sel", s, e.binary("sub", ahead, e.scalar("add", rows, -band.window)))
+        return e.binary("sel", s, e.binary("sub", ahead, e.scalar("add", rows, -self.window)))
 
     def maximum(self, e: Emit, s: Value) -> Value:
         """The row maximum of all scores at once."""
@@ -239,23 +264,54 @@ def _listed_twice(low: Lowering, op: Op, positions: Value) -> tuple[View, View]:
     return down, across
 
 
-def _any_key(seen: Array, band: Band) -> bool:
+def _four(mask: Value) -> tuple[int, int, int, int]:
+    """Extents on batch, heads, rows, keys."""
+    assert isinstance(mask.type, TensorType)
+    return (1,) * (4 - mask.type.rank) + mask.type.shape  # type: ignore[return-value]
+
+
+def _known(mask: Value) -> Array | None:
+    """The values of a constant mask, on four axes."""
+    if mask.op is None or mask.op.name != "tensor.constant" or mask.op.attrs["value"].absent:
+        return None
+    return np.asarray(mask.op.attrs["value"].array).reshape(_four(mask))
+
+
+def _seen(values: Array) -> Array:
+    """What a mask does not forbid."""
+    return values if values.dtype == np.bool_ else np.greater(values, FORBIDDEN)
+
+
+def _left(mask: Value, causal: bool, window: int, shift: int) -> float:
+    """The share of what rows see by position that a constant mask leaves, before tokens were dropped from it; 1 for a
+    mask that is not known."""
+    while mask.op is not None and mask.op.name == "sec.compact" and mask.op.operands[0] is not None:
+        mask = mask.op.operands[0]
+    values = _known(mask)
+    if values is None or values.shape[3] == 1:
+        return 1.0
+    keys = values.shape[3]
+    by_position = seen_keys(keys - shift, keys, causal, window)
+    return float((_seen(values) & by_position).mean() / by_position.mean())
+
+
+def _any_key(seen: Array, by_position: Array) -> bool:
     """Whether every row keeps a key, by a mask [B, heads, T, S] (extents 1 broadcast) and by position."""
-    return bool((seen & seen_keys(band.rows, band.keys, band.causal, band.window)).any(axis=-1).all())
+    return bool((seen & by_position).any(axis=-1).all())
 
 
-def _constant(low: Lowering, mask: Value, values: Array, band: Band) -> View:
+def _constant(low: Lowering, mask: Value, values: Array, by_position: Array) -> View:
     """A constant mask as it is stored: bool as bytes, an added one as f16 if that changes no weight, else as f32.
 
     A finite value below f16's range forbids its key as -infinity does, but for a row that is forbidden throughout.
     """
     if values.dtype == np.bool_:
         return low.view(mask)
-    if (mask, band) not in low.masks:
-        narrow = np.where(values < -LARGEST, np.float32(-np.inf), values)
-        same = bool((narrow == values).all()) or _any_key(values > FORBIDDEN, band)
-        dtype = "f16" if same and values.max(initial=0) <= LARGEST else "f32"
+    narrow = np.where(values < -LARGEST, np.float32(-np.inf), values)
+    same = bool((narrow == values).all()) or _any_key(_seen(values), by_position)
+    dtype = "f16" if same and values.max(initial=0) <= LARGEST else "f32"
+    if (mask, dtype) not in low.masks:
         with low.emit.outside():
             made = low.emit.b.constant(narrow if dtype == "f16" else values, name=mask.name)
-            low.masks[mask, band] = low.bind(made, dtype)
-    return low.masks[mask, band]
+            low.masks[mask, dtype] = low.bind(made, dtype)
+    return low.masks[mask, dtype]

@@ -151,6 +151,23 @@ class AtLeast(Op):
         return max(x, least)
 
 
+@defop("tile.at_most")
+class AtMost(Op):
+    """The smaller of x and `most`: where a range of keys ends that must not end behind the last."""
+
+    x = operand()
+    most = attr(int)
+
+    @staticmethod
+    def infer(x: Type, *, most: int) -> Type:
+        need(IndexType, x)
+        return IndexType()
+
+    @staticmethod
+    def evaluate(x: int, *, most: int) -> int:
+        return min(x, most)
+
+
 @defop("tile.for", pure=False)
 class For(Op):
     """Cut [0, total) into pieces (`first`, then `step` each, the last maybe shorter) and run the body on each in order.

@@ -50,6 +50,9 @@ def values(c: Case, rng: np.random.Generator) -> np.ndarray:
     seen = (rng.random(shape) < 0.6) & (rng.random((*shape[:3], 1)) < 0.8)
     if c.kind == "bool":
         return seen
+    if c.kind == "local":  # few keys on both sides of each row
+        near = np.abs(np.arange(c.rows)[:, None] + c.before - np.arange(c.rows + c.before)) <= 1 + c.seed
+        return seen & near[: shape[2], : shape[3]]
     bias = rng.standard_normal(shape).astype(np.float32)
     fill = {"bias": 0.0, "infinite": -np.inf, "lowest": LOWEST, "-1e4": -1e4}[c.kind]
     return np.where(seen, bias, np.float32(fill)).astype(np.float32)
@@ -72,7 +75,7 @@ def build(c: Case) -> tuple[Module, dict[str, np.ndarray]]:
         if c.constant:
             mask = b.constant(data)
         else:
-            mask, x["mask"] = b.argument("mask", TensorType(data.shape, "bool" if c.kind == "bool" else "f32")), data
+            mask, x["mask"] = b.argument("mask", TensorType.of(data)), data
     if c.packed:
         seen = c.rows - 2
         where = {"visual_start": 1, "visual_len": seen, "grid": (1, 1, seen), "strides": (seen, seen, 1)}
@@ -107,7 +110,7 @@ def check(c: Case) -> None:
         causal=st.booleans(),
         window=st.sampled_from([0, 0, 1, 7, 33, 400]),
         mask=st.sampled_from(["", "s", "t", "ts", "bs", "bts", "hts", "hs", "bhts"]),
-        kind=st.sampled_from(["none", "bool", "bias", "infinite", "lowest", "-1e4"]),
+        kind=st.sampled_from(["none", "bool", "local", "bias", "infinite", "lowest", "-1e4"]),
         constant=st.booleans(),
         seed=st.integers(0, 9),
     )
@@ -168,7 +171,7 @@ def test_a_window_of_original_positions() -> None:
 @pytest.mark.parametrize("window", [0, 1, 5, 99])
 @pytest.mark.parametrize(("rows", "keys"), [(9, 9), (9, 14), (1, 30)])
 def test_bands_count_pairs_and_keys(causal: bool, window: int, rows: int, keys: int) -> None:
-    band = Band(rows, keys, causal, window)
+    band = Band(rows, keys, 0 if causal else None, window)
     seen = seen_keys(rows, keys, causal, window)
     assert band.pairs == seen.sum()
     for row in range(rows):
@@ -178,9 +181,13 @@ def test_bands_count_pairs_and_keys(causal: bool, window: int, rows: int, keys: 
             assert band.visited(row, count) <= band.reach(count)
 
 
-def account(rows: int, window: int) -> dict[str, float]:
-    """Statistics of a self-attention of two heads."""
-    program = compile_module(build(Case(rows=rows, heads=(2, 2), window=window))[0], FOCUS)
+def account(rows: int, window: int, mask: np.ndarray | None = None) -> dict[str, float]:
+    """Statistics of a self-attention of two heads; causal unless it has a mask."""
+    b = Builder()
+    q = b.argument("q", TensorType((1, rows, 64), "f32"))
+    seen = None if mask is None else b.constant(mask)
+    y = b.emit("nn.attention", q, q, q, seen, heads=2, kv_heads=2, scale=0.2, causal=mask is None, window=window)
+    program = compile_module(b.module("m", {"y": y}), FOCUS)
     return stats(program, FOCUS, None, simulate(program, FOCUS, None, "pipelined"))
 
 
@@ -193,6 +200,19 @@ def test_work_under_a_window_grows_with_the_rows_not_with_their_square() -> None
     assert long["macs_dense"] == dense
     assert long["macs"] == pytest.approx(dense, rel=1e-6), "useful MACs are those of keys in the window"
     assert long["macs_array"] < 3 * dense
+
+
+def test_key_blocks_that_a_constant_mask_hides_are_not_visited() -> None:
+    """Rows that see 20 keys on either side; blocks of rows that see only themselves."""
+    for make in (lambda i, j: np.abs(i - j) <= 20, lambda i, j: i // 40 == j // 40):
+        masks = [make(*np.ogrid[:rows, :rows]) for rows in (600, 1200)]
+        added = np.where(masks[0], 0, LOWEST).astype(np.float32)
+        short, long, same = account(600, 0, masks[0]), account(1200, 0, masks[1]), account(600, 0, added)
+        assert long["macs_array"] / short["macs_array"] < 2.2 and long["cycles"] / short["cycles"] < 2.2
+        assert same["macs_array"] == short["macs_array"]
+        dense = 2 * 64 * masks[1].sum()
+        assert long["macs_dense"] == dense
+        assert long["macs"] == pytest.approx(dense, rel=1e-6)
 
 
 def test_a_forbidding_value_beyond_f16_is_no_error_and_stays_f16_where_rows_keep_a_key() -> None:
