@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusc.isa.dynamic import DynamicCounts
-from focusc.isa.emulator.ahead import Helpers, followers, spare_cores
+from focusc.isa.emulator.ahead import Followers, Helpers, followers, spare_cores
 from focusc.isa.emulator.blas import one_thread_each
 from focusc.isa.emulator.inputs import check_inputs
 from focusc.isa.emulator.memory import Constants
@@ -25,6 +25,8 @@ __all__ = ["Emulator", "Run", "Session"]
 _NUMPY = {"f16": np.float16, "f32": np.float32, "i8": np.int8, "u8": np.uint8, "u16": np.uint16, "i32": np.int32}
 _EXECUTE: list[Any] = [None] * 256
 _COUNT = [0] * 256
+_KEPT = 1 << 17
+"""Commands (some 300 bytes each) of a trace that is kept from one run to the next."""
 for _opcode, _cls in INSNS.items():
     _EXECUTE[_opcode], _COUNT[_opcode] = _cls.meaning(), len(_cls.fields)
 
@@ -40,6 +42,18 @@ class Run:
     def trace(self) -> DynamicCounts:
         """The counts, under the name that the timing model uses."""
         return self.counts
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """A piece of the trace, ready to execute."""
+
+    pcs: list[int]
+    ops: list[int]
+    rows: list[list[int]]
+    """The resolved fields of each command."""
+    tiles: list[list[int]]
+    ahead: Followers
 
 
 class Emulator:
@@ -62,6 +76,7 @@ class Emulator:
                            "bytes of constants have no values", hint="`focusc simulate` times it; compile the model "
                            "with its weights to run it")
         self.constants = Constants(program.const)
+        self._chunks: list[_Chunk] | None = None
 
     def run(self, inputs: Mapping[str, Any] | None = None) -> Run:
         """Execute the program on `inputs` (by symbol name); IsaError for wrong inputs, Fault for a wrong program."""
@@ -72,6 +87,25 @@ class Emulator:
     def session(self, inputs: Mapping[str, Any] | None = None) -> Session:
         """A run that can be advanced command by command (for debuggers)."""
         return Session(self, check_inputs(self.program, inputs or {}))
+
+    def chunks(self, state: State) -> Iterator[_Chunk]:
+        """The trace, for a run that begins. Control never depends on data: a short trace is kept for later runs."""
+        if self._chunks is not None:
+            yield from self._chunks
+            return
+        kept: list[_Chunk] = []
+        commands = 0
+        for part in expand_chunks(self.program, max_commands=self.max_commands, max_steps=self.max_steps):
+            ops = part.op.tolist()
+            rows = [row[:_COUNT[op]] for op, row in zip(ops, part.fields.tolist())]
+            ahead = followers(part, (len(state.act), len(state.wgt))) if self.helpers else {}
+            chunk = _Chunk(part.pc.tolist(), ops, rows, part.tiles.tolist(), ahead)
+            commands += len(part)
+            if commands <= _KEPT:
+                kept.append(chunk)
+            yield chunk
+        if commands <= _KEPT:
+            self._chunks = kept
 
 
 class Session:
@@ -93,8 +127,7 @@ class Session:
                            hint="emulate a smaller model, or simulate from a recorded trace") from None
         for name, data in inputs.items():
             place(self.state, self.program.symbol(name), data)
-        self._chunks = expand_chunks(self.program, max_commands=emulator.max_commands,
-                                     max_steps=emulator.max_steps)
+        self._chunks = emulator.chunks(self.state)
         self._pcs: list[int] = []
         self._ops: list[int] = []
         self._rows: list[list[int]] = []
@@ -110,11 +143,11 @@ class Session:
                 self._done = True
                 self.state.finish()
             return False
-        self._pcs, self._ops, self._rows = chunk.pc.tolist(), chunk.op.tolist(), chunk.fields.tolist()
+        self._pcs, self._ops, self._rows = chunk.pcs, chunk.ops, chunk.rows
         self._next = 0
         if self._helping is not None:
-            self._helping.begin_chunk(followers(chunk, (len(self.state.act), len(self.state.wgt))))
-        self.state.begin_chunk(chunk.tiles.tolist())
+            self._helping.begin_chunk(chunk.ahead)
+        self.state.begin_chunk(chunk.tiles)
         return True
 
     def peek(self) -> tuple[int, int, list[int]] | None:
@@ -122,7 +155,7 @@ class Session:
         if self._next >= len(self._ops) and not self._fill():
             return None
         i = self._next
-        return self._pcs[i], self._ops[i], self._rows[i][:_COUNT[self._ops[i]]]
+        return self._pcs[i], self._ops[i], self._rows[i].copy()
 
     def step(self) -> bool:
         """Execute one command; False when the program has ended."""
@@ -147,7 +180,7 @@ class Session:
 
     def _execute(self, first: int, last: int) -> None:
         state, pcs, ops, rows = self.state, self._pcs, self._ops, self._rows
-        execute, count = _EXECUTE, _COUNT
+        execute = _EXECUTE
         strict = state.strict
         i = first
         try:
@@ -155,15 +188,13 @@ class Session:
                 for i in range(first, last):
                     op = ops[i]
                     state.pc = pcs[i]
-                    row = rows[i][:count[op]]
-                    state.begin(op, row)
-                    execute[op](state, *row)
+                    state.begin(op, rows[i])
+                    execute[op](state, *rows[i])
                     state.end()
             else:
                 for i in range(first, last):
-                    op = ops[i]
                     state.pc = pcs[i]
-                    execute[op](state, *rows[i][:count[op]])
+                    execute[ops[i]](state, *rows[i])
         except Fault as fault:
             raise fault.at(pcs[i], self.program.line(pcs[i]), self.program.node(pcs[i])) from None
         except (MemoryError, OverflowError, ValueError) as error:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from focusc.isa import Insn, Program
-from focusc.isa.emulator import Emulator, ahead
+from focusc.isa.emulator import Emulator, ahead, machine
 from focusc.isa.emulator.machine import Session
 from focusc.isa.errors import Fault
 from focusc.isa.insns import Endl, LdAct, LdWgt, Loop, Mma, St, Tile, VLd, VMuli
@@ -189,3 +189,15 @@ def test_threads_of_the_library_are_given_back() -> None:
         with pytest.raises(Fault):
             Emulator(program, helpers=1).run({"x": X})
         assert [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"] == before
+
+
+def test_a_kept_trace_gives_the_same_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = layout()
+    text = [*start(at), *product(at, 0, 0, 0), *product(at, 0, 1, 1), St(1, at["y"], stride=2 * N)]
+    emulator = Emulator(at.program(text), helpers=1)
+    first = emulator.run({"x": X}).outputs["y"].tobytes()
+    assert emulator.run({"x": X}).outputs["y"].tobytes() == first
+    assert emulator.run({"x": -X}).outputs["y"].tobytes() != first
+    monkeypatch.setattr(machine, "_KEPT", 10)
+    long = Emulator(at.program(text), helpers=1)
+    assert [long.run({"x": X}).outputs["y"].tobytes() for _ in range(2)] == [first, first]
