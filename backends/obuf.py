@@ -3,7 +3,8 @@
 A kernel is small, so its tiles are placed by exact live ranges over its ops in program order. Tiles that must share
 their bytes (a loop-carried value and its successor, an accumulator and the product added to it) form one class.
 Tiles that live only inside one round of an innermost loop get a second copy, used by every other round, if there is
-room: then the next product can start while the last one is still being read.
+room: then the next product can start while the last one is still being read. If there is no room for all, those get one
+that leave the array and the vector unit: what is read slowest, by a store or a concentrator.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from focusc.backends.dram import align, first_fit
 from focusc.ir import Block, Op, TileType, Value
 from focusc.ir.diagnostics import fail
 
+LEAVING = ("tile.store", "tile.store_heads", "tile.sic", "tile.sec_fold")
+"""Ops of other engines than the array and the vector unit that read a tile."""
 IN_PLACE = ("tile.unary", "tile.binary", "tile.scalar", "tile.mask", "tile.mask_heads")
 """Element-wise ops: the result may take its first operand's place."""
 
@@ -27,6 +30,8 @@ class Class:
     stop: int = -1
     home: Op | None = None  # innermost loop that the class never leaves
     leaf: bool = False
+    leaves: bool = False  # read by a store or a concentrator
+    doubled: bool = False
     offset: int = 0
 
 
@@ -163,6 +168,7 @@ class Planner:
                 assert isinstance(owner, Block) and owner.parent is not None
                 points = [self.number[owner.parent], self.end[owner.parent]]
                 block = owner
+            cls.leaves = cls.leaves or any(user.name in LEAVING for user in value.users)
             for user in value.users:
                 anchor = _in_block(user, block) if block is not None else user
                 points += [self.number[anchor], self.end[anchor]] if anchor is not user else [self.number[user]]
@@ -197,17 +203,23 @@ class Planner:
             )
         for loop in {id(c.home): c.home for c in unique if c.leaf}.values():
             assert loop is not None
-            doubled = {**self.out.toggles, loop: 0}
-            trial = self._pack(unique, doubled)
-            if trial <= self.capacity and trips(loop) > 1:
-                self.out.toggles = doubled
+            mine = [c for c in unique if c.home is loop]
+            for some in (mine, [c for c in mine if c.leaves]):
+                for c in mine:
+                    c.doubled = any(c is one for one in some)
+                if some and trips(loop) > 1 and self._pack(unique, {**self.out.toggles, loop: 0}) <= self.capacity:
+                    self.out.toggles[loop] = 0
+                    break
+            else:
+                for c in mine:
+                    c.doubled = False
             peak = self._pack(unique, self.out.toggles)
         self.out.peak = peak
 
     def _pack(self, classes: list[Class], toggles: dict[Op, int]) -> int:
-        """First fit by live range. The classes of a doubled loop are packed as one block, held twice."""
+        """First fit by live range. The doubled classes of a loop are packed as one block, held twice."""
         placed: list[tuple[int, int, int, int]] = []  # offset, size, start, stop
-        groups: dict[Op, list[Class]] = {loop: [c for c in classes if c.home is loop] for loop in toggles}
+        groups: dict[Op, list[Class]] = {loop: [c for c in classes if c.home is loop and c.doubled] for loop in toggles}
         done: set[int] = set()
 
         def put(size: int, start: int, stop: int) -> int:

@@ -15,9 +15,12 @@ from focusc.backends.trace import SITES, Trace
 from focusc.backends.workload import VECTOR, Workload
 from focusc.ir.diagnostics import fail
 
-__all__ = ["site_widths", "synthesize"]
+__all__ = ["CORRELATION", "site_widths", "synthesize"]
 
 Ints = NDArray[np.int64]
+CORRELATION = 0.16
+"""The default: with the published compression (1.8875, LLaVA-Video on VideoMME) it gives the published mean utilisation
+of tiles, 0.922, if all of the spread is between slots (docs/traces.md; `focusc reproduce utilisation` prints it)."""
 
 
 def site_widths(workload: Workload) -> tuple[int, ...]:
@@ -26,8 +29,8 @@ def site_widths(workload: Workload) -> tuple[int, ...]:
     return (w.width, w.q_width, w.q_width, w.width, w.ffn)
 
 
-def synthesize(workload: Workload, *, compression: float, correlation: float = 0.0, seed: int = 0, m: int = 1024,
-               links: bool = False) -> Trace:
+def synthesize(workload: Workload, *, compression: float, correlation: float = CORRELATION, seed: int = 0,
+               m: int = 1024, links: bool = False) -> Trace:
     """A trace of `workload` whose linear sites and queries have `compression` = retained / unique vectors.
 
     correlation in [0, 1); m rows in an m-tile. With `links` the whole link table is made too: similar tokens link to a

@@ -27,6 +27,7 @@ from focusc.isa.timing_rules import Col, Work, lower, weight_chunk
 from focusc.isa.timing_state import (
     CAUSES,
     ITEMS,
+    PASSES,
     RING,
     Cause,
     Channel,
@@ -109,6 +110,8 @@ def parameters(machine: Machine, array: str) -> NDArray[np.float64]:
         Par.DEPTH: machine.queue_depth,
         Par.VECTOR_PIPE: machine.sfu.pipeline_cycles,
         Par.LOAD_COST: 1 / machine.sfu.add,
+        Par.PARTIAL: machine.buffers.partial.bytes,
+        Par.PARTIAL_ELEMENT: machine.buffers.partial.element_bytes,
     }
     return np.array([float(values[par]) for par in Par])
 
@@ -196,7 +199,7 @@ class _Clock:
         self.state = State(
             none, np.zeros(0), np.zeros(0, np.int64), none, np.zeros(0, np.int32), np.zeros(1, np.int64),
             np.zeros(0, np.int32), misc, num, np.zeros((2, 6), np.int64), np.zeros((2, ITEMS, len(Item)), np.int64),
-            np.zeros((2, ITEMS, len(When))), np.zeros((6, RING)), np.zeros((3, 1)),
+            np.zeros((2, ITEMS, len(When))), np.zeros((6, RING)), np.zeros((2, PASSES)), np.zeros((3, 1)),
             np.zeros((8, machine.queue_depth)), np.zeros(8, np.int64), used, buckets, np.zeros((0, 2)),
             np.zeros((0, len(Tally)), np.int64), np.zeros(len(program.debug) + 1), np.zeros((0, len(Detail))))
 

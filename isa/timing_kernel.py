@@ -18,6 +18,7 @@ from focusc.isa.timing_ledger import book
 from focusc.isa.timing_rules import Col, Kind
 from focusc.isa.timing_state import (
     ITEMS,
+    PASSES,
     RING,
     Cause,
     Channel,
@@ -43,16 +44,16 @@ _OPEN: Final = -1.0
 _FENCE, _LOAD, _WEIGHT, _MMA, _VECTOR, _FORWARD, _CONC, _SELECT, _STORE = range(1, 10)
 _ISSUE_C, _QUEUE_C, _DRAM_C, _WEIGHT_C, _STREAM_C, _TILE_C, _SCATTER_C, _FENCE_C, _FILL_C, _ROOM_C = range(10)
 _ALLOC, _TAKEN, _RECLAIM, _ITEM, _SLICE, _ISSUED = range(6)
-(_SCATTERED, _SCATTER_BEFORE, _SCATTER_LAST, _PASS_START, _NOW, _FRONTIER, _ALL_WRITES, _FENCES, _PENDING_END, _ISSUE,
+(_SCATTERED, _PARTIAL_HELD, _SCATTER_LAST, _PASS_START, _NOW, _FRONTIER, _ALL_WRITES, _FENCES, _PENDING_END, _ISSUE,
  _START, _END, _WORK, _HELD, _RUN_START, _RUN_END, _TOUCHED, _CURSOR, _BUSY, _STALL) = (int(m) for m in list(Misc)[:20])
-_LAST_SLOT, _OPEN_FORWARD, _PENDING, _POPPED, _FIRST, _BASE, _NODE = (int(n) for n in list(Num)[:7])
+_LAST_SLOT, _OPEN_FORWARD, _PENDING, _POPPED, _FIRST, _BASE, _NODE, _SUMMED, _GIVEN = (int(n) for n in list(Num)[:9])
 _ROW, _OFFSET, _COMMAND, _PLACE = (int(i) for i in Item)
 _ISSUE_W, _FENCE_W, _START_W, _END_W = (int(w) for w in When)
 _ISSUE_D, _START_D, _END_D, _SPAN_D, _WORK_D = (int(d) for d in Detail)
 _COUNT_Y, _UNIQUE_Y, _LAST_Y, _TAKEN_Y = (int(t) for t in Tally)
 _P = [int(p) for p in Par]
 (_RATE, _LATENCY, _AROWS, _ACOLS, _OVERHEAD, _SKEW, _PIPELINED, _SCATTER_ROWS, _STAGE_ACT, _STAGE_WGT, _CHUNK, _QDEPTH,
- _VPIPE, _LDCOST) = _P
+ _VPIPE, _LDCOST, _PARTIAL, _PARTIAL_ELEMENT) = _P
 assert [int(k) for k in Kind] == list(range(10)) and [int(i) for i in Channel] == list(range(6))
 assert len(Par) <= Misc.SCATTERED and Misc.STALL + 8 * len(Cause) == Misc.SIZE and ITEMS & (ITEMS - 1) == 0
 
@@ -251,6 +252,35 @@ def _ready(s: Any, w: int, writing: int, array: int) -> float:
 
 
 @compiled
+def _room_for_sums(s: Any, bytes_: float) -> float:
+    """When the partial-sum buffer can take the sums of another pass; 0 if it can now.
+
+    One pass may always wait beside it (two halves, each for the sums of a full tile; its map is in the map buffer).
+    More may as far as the sums and, since there is one map buffer, the maps of all fit.
+    """
+    num, misc = s.num, s.misc
+    time = 0.0
+    while num[_SUMMED] - num[_GIVEN] > 1 and (
+        misc[_PARTIAL_HELD] + bytes_ > misc[_PARTIAL] or num[_SUMMED] - num[_GIVEN] == PASSES
+    ):
+        i = num[_GIVEN] % PASSES
+        time = s.sums_left[0, i]
+        misc[_PARTIAL_HELD] -= s.sums_left[1, i]
+        num[_GIVEN] += 1
+    return time
+
+
+@compiled
+def _keep_sums(s: Any, time: float, bytes_: float) -> None:
+    """The sums of a pass stay until their scatter ends at `time`."""
+    i = s.num[_SUMMED] % PASSES
+    s.sums_left[0, i] = time
+    s.sums_left[1, i] = bytes_
+    s.misc[_PARTIAL_HELD] += bytes_
+    s.num[_SUMMED] += 1
+
+
+@compiled
 def _mma(s: Any, c: int, offset: int) -> bool:
     """All passes of one matrix command; False if a stream can never deliver."""
     t, misc = s.table, s.misc
@@ -279,11 +309,13 @@ def _mma(s: Any, c: int, offset: int) -> bool:
             _take(s, word(0), max(act, misc[_CURSOR + _MXU]))
             continue
         vectors = rows
+        occupied = 0.0
         if not dense:
             vectors = s.unique[offset - s.num[_BASE] + k]
             s.tally[c, _UNIQUE_Y] += vectors
             if k == deep - 1:
                 s.tally[c, _LAST_Y] += vectors
+            occupied = vectors * across * misc[_PARTIAL_ELEMENT] + 2.0 * rows
         tall = word(1)
         if width > array_rows:
             tall = -(-min(width, t[c, _DEPTH] - k * width) // array_rows)
@@ -305,8 +337,10 @@ def _mma(s: Any, c: int, offset: int) -> bool:
                     cause = _WEIGHT_C
                 if first and ready > max(act, loaded):
                     start, cause = max(start, ready), _TILE_C
-                if not dense and misc[_SCATTER_BEFORE] - lag > start:
-                    start, cause = misc[_SCATTER_BEFORE] - lag, _SCATTER_C
+                if not dense:
+                    room = _room_for_sums(s, occupied) - lag
+                    if room > start:
+                        start, cause = room, _SCATTER_C
                 hidden = 0.0
                 if pipelined and cause == _WEIGHT_C:
                     hidden = min(start - base, float(array_rows))
@@ -329,11 +363,9 @@ def _mma(s: Any, c: int, offset: int) -> bool:
                 if dense:
                     done = max(done, out)
                 else:
-                    # Two partial-sum buffers: the first result of a pass, `lag` cycles after its start, waits for
-                    # the scatter of the pass before the last.
-                    misc[_SCATTER_BEFORE] = misc[_SCATTER_LAST]
                     misc[_SCATTER_LAST] = max(misc[_SCATTER_LAST], out) + scatter
                     misc[_SCATTERED] += scatter
+                    _keep_sums(s, misc[_SCATTER_LAST], occupied)
                     done = max(done, misc[_SCATTER_LAST])
             _take(s, word(1), loaded)
         _take(s, word(0), misc[_CURSOR + _MXU])

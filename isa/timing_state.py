@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from focusc.isa.timing_ledger import compiled
 
-__all__ = ["CAUSES", "ITEMS", "RING", "Cause", "Channel", "Detail", "Item", "Misc", "Num", "Par", "State", "Tally",
-           "When", "compiled", "word"]
+__all__ = ["CAUSES", "ITEMS", "PASSES", "RING", "Cause", "Channel", "Detail", "Item", "Misc", "Num", "Par", "State",
+           "Tally", "When", "compiled", "word"]
 
 
 class Cause(IntEnum):
@@ -51,6 +51,9 @@ class Par(IntEnum):
     VECTOR_PIPE = 12
     LOAD_COST = 13
     """Cycles per element of moving the stream into the vector unit."""
+    PARTIAL = 14
+    """Bytes of the partial-sum buffer, and of one of its elements."""
+    PARTIAL_ELEMENT = 15
 
 
 class Channel(IntEnum):
@@ -71,9 +74,10 @@ class Misc(IntEnum):
 
     SCATTERED = 16
     """Scatter cycles in all."""
-    SCATTER_BEFORE = 17
-    """End of the scatter of the pass before the last."""
+    PARTIAL_HELD = 17
+    """Bytes of partial sums, with the maps of their rows, that wait for the scatter."""
     SCATTER_LAST = 18
+    """End of the last scatter."""
     PASS_START = 19
     """Start of the last pass."""
     NOW = 20
@@ -121,7 +125,10 @@ class Num(IntEnum):
     """Offset of the first entry of `State.unique`."""
     NODE = 8
     """Source node whose array commands run, or -1."""
-    SIZE = 9
+    SUMMED = 9
+    """Concentrated passes so far, and those of them whose scatter has given back its room."""
+    SCATTERED = 10
+    SIZE = 11
 
 
 class Item(IntEnum):
@@ -194,6 +201,8 @@ class State(NamedTuple):
     """[2, ITEMS, 4], see `When`."""
     ring: NDArray[np.float64]
     """[6, RING]: arrival, bytes and time of consumption of the last slices of both channels."""
+    sums_left: NDArray[np.float64]
+    """[2, PASSES]: end of the scatter and bytes of the last concentrated passes."""
     win: NDArray[np.float64]
     """[3, windows]: last write by the array, by any other engine, last read."""
     queue: NDArray[np.float64]
@@ -211,6 +220,8 @@ class State(NamedTuple):
     detail: NDArray[np.float64]
 
 
+PASSES: Final = 4096
+"""Concentrated passes that may wait for the scatter."""
 RING: Final = 8192
 """Slices of a channel that may be in staging."""
 ITEMS: Final = 16384

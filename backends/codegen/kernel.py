@@ -156,11 +156,18 @@ class KernelCode:
             total = total + self.ix(value) * coef
         self.index[op.results[0]] = total
 
+    def _whole(self, op: Op) -> None:
+        step, s = op.attrs["step"], self.scalars
+        register = s.load(self.ix(op.operands[0]))
+        self.emit(Divi(rd=register, rs=register, imm=step))
+        self.emit(isa.Muli(rd=register, rs=register, imm=step))
+        self.index[op.results[0]] = Lin(0, ((register, 1),))
+
     def define(self, value: Value, rows: Lin, cols: Lin) -> Window:
         """Name the window of a new tile value, unless the same window already has a name."""
         cls = self.place[value]
         assert isinstance(value.type, TileType)
-        toggle = self.toggle.get(cls.home, 0) if cls.home is not None else 0
+        toggle = self.toggle.get(cls.home, 0) if cls.home is not None and cls.doubled else 0
         offset = (toggle, cls.offset)
         for other in self.tiles.values():
             if other.place is cls and (other.rows, other.cols, other.offset) == (rows, cols, offset):

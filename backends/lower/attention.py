@@ -89,11 +89,15 @@ class Heads:
             return e.load_conc(self.q.buffer, it, within, rows, head * self.slots, self.slots, self.size)
         return e.load(self.q.buffer, self.q.row + row, head * self.size + self.q.col, rows, self.size)
 
-    def scores(self, low: Lowering, act: Value, kv: Ix, key: Ix | int, keys: Ix | int) -> Value:
-        """scale * Q K^T for a block of keys."""
+    def products(self, low: Lowering, act: Value, kv: Ix, key: Ix | int, keys: Ix | int) -> Value:
+        """Q K^T for a block of keys."""
         e = low.emit
         panel = e.load_weight(self.k.buffer, self.k.row + key, kv * self.size + self.k.col, self.size, keys, trans=True)
-        return e.scalar("mul", e.mma(act, panel), self.scale)
+        return e.mma(act, panel)
+
+    def scores(self, low: Lowering, act: Value, kv: Ix, key: Ix | int, keys: Ix | int) -> Value:
+        """scale * Q K^T for a block of keys."""
+        return low.emit.scalar("mul", self.products(low, act, kv, key, keys), self.scale)
 
 
 @dataclass(frozen=True)
@@ -293,29 +297,54 @@ def _softmax_v(
         row = v.row + key_base + span.start + c.off
         return e.mma(e.forward(tile), e.load_weight(v.buffer, row, kv * h.wide + v.col + col, c.len, cols), acc)
 
-    def scores(c: Loop) -> Value:
-        key = span.start + c.off
-        return hiding.apply(low, h.scores(low, load(), kv, key_base + key, c.len), at, key, c.len)
+    def products(c: Loop) -> Value:
+        return h.products(low, load(), kv, key_base + span.start + c.off, c.len)
+
+    def scores(c: Loop, product: Value) -> Value:
+        return hiding.apply(low, e.scalar("mul", product, h.scale), at, span.start + c.off, c.len)
 
     if t.once:  # one block: plain softmax
         whole = Loop(Ix.of(0), Ix.of(0), span.length if hiding.band.window else Ix.of(hiding.band.keys), [])
-        s = scores(whole)
+        s = scores(whole, products(whole))
         p = e.binary("exps", s, hiding.maximum(e, s))
         total = hiding.reciprocal(e, e.reduce("rsum", p))
         return [e.binary("mul", values(p, whole, panel), total) for panel in panels]
     floor = e.fill(length, 1, hiding.floor)
-    inits = [floor, e.fill(length, 1, 0.0), *(e.fill(length, cols, 0.0) for _, cols in panels)]
-    most = span.most if span.bound is None else max(span.most, t.keys)
-    with e.loop(most, t.keys, bound=span.bound, inits=inits) as c:
-        m_old, l_old, *o_old = c.carried
-        s = scores(c)
+    state = [floor, e.fill(length, 1, 0.0), *(e.fill(length, cols, 0.0) for _, cols in panels)]
+
+    def absorb(c: Loop, s: Value, m_old: Value, l_old: Value, *o_old: Value) -> list[Value]:
+        """The state after the keys of `c`, whose scores are `s`."""
         m_new = e.reduce("rmax", s, m_old)
         decay = e.binary("exps", m_old, m_new)
         p = e.binary("exps", s, m_new)
         l_new = e.reduce("rsum", p, e.binary("mul", l_old, decay))
         o_new = [values(p, c, panel, e.binary("mul", o, decay)) for panel, o in zip(panels, o_old, strict=True)]
-        c.yields += [m_new, l_new, *o_new]
-    _, total, *outs = c.results
+        return [m_new, l_new, *o_new]
+
+    pair, keys = 2 * t.keys, span.most
+    # room for the products of two blocks, and a mask for one at a time
+    twice = 4 * length.most * (pair + (hiding.planes - 1) * t.keys + h.wide + VECTORS) <= low.tiling.obuf
+    start = e.whole(span.length, pair) if twice and keys >= pair else Ix.of(0)
+    rest = span.length + start * -1
+    if at.group > 1 and rest.is_const and 0 < rest.const < t.keys and rest.const % PITCH:
+        # a last block alone is a tile as narrow as itself, which the windows of heads do not allow
+        start, rest = start + -pair, rest + pair
+    if start.most > 0:  # two blocks a round: the array is at one while the vector unit is at the other
+        whole_pairs = min(start.most, keys // pair * pair)
+        with e.loop(whole_pairs, pair, bound=None if start.is_const else start, inits=state) as c:
+            parts = [Loop(c.it, c.off + first, Ix.of(t.keys), []) for first in (0, t.keys)]
+            carried = c.carried
+            for part, product in zip(parts, [products(part) for part in parts], strict=True):
+                carried = absorb(part, scores(part, product), *carried)
+            c.yields += carried
+        state = c.results
+    if not rest.is_const or rest.const:
+        most = rest.const if rest.is_const else max(min(keys, pair) if start.most > 0 else keys, t.keys)
+        with e.loop(most, t.keys, bound=None if rest.is_const else rest, inits=state) as c:
+            part = Loop(c.it, c.off + start, c.len, [])
+            c.yields += absorb(part, scores(part, products(part)), *c.carried)
+        state = c.results
+    _, total, *outs = state
     total = hiding.reciprocal(e, total)
     return [e.binary("mul", out, total) for out in outs]
 

@@ -116,6 +116,12 @@ class Emit:
             return Ix.of(min(value.const, most))
         return Ix(0, ((self.op("tile.at_most", self.ix(value), most=most), 1),), min(value.most, most))
 
+    def whole(self, value: Ix, step: int) -> Ix:
+        """The largest multiple of `step` up to `value`."""
+        if value.is_const:
+            return Ix.of(value.const // step * step)
+        return Ix(0, ((self.op("tile.whole", self.ix(value), step=step), 1),), value.most // step * step)
+
     @contextmanager
     def loop(
         self, total: int, step: int, *, first: int | None = None, bound: Ix | None = None, inits: Sequence[Value] = ()

@@ -26,8 +26,13 @@ def synth(
     variant: Annotated[str, typer.Option(metavar="NAME", help="One of the workload's variants (a data set).")] = "",
     layers: Annotated[int | None, typer.Option(metavar="N", help="Decoder layers, instead of the workload's.")] = None,
     correlation: Annotated[
-        float, typer.Option(metavar="RHO", help="0: similar vectors lie anywhere; towards 1: whole tiles are similar.")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            metavar="RHO",
+            help="0: similar vectors lie anywhere; towards 1: whole tiles are similar. Default: 0.16, which fits the "
+            "published utilisation of tiles.",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same trace.")] = 0,
     m: Tile = 1024,
     links: Annotated[bool, typer.Option("--links", help="Write the link table too (token, slot -> root).")] = False,

@@ -23,18 +23,22 @@ def synthesize_trace(
     output: str | os.PathLike[str],
     *,
     compression: float,
-    correlation: float = 0.0,
+    correlation: float | None = None,
     seed: int = 0,
     m: int = 1024,
     links: bool = False,
     source: str | os.PathLike[str] | None = None,
 ) -> dict[str, Any]:
-    """Write a synthetic trace of a workload and return its facts; `source` is the file that the workload is from."""
+    """Write a synthetic trace of a workload and return its facts; `source` is the file that the workload is from.
+
+    `correlation` None: `trace_synth.CORRELATION`, fitted to the published utilisation of tiles.
+    """
     from focusc.backends.trace_file import save
-    from focusc.backends.trace_synth import synthesize
+    from focusc.backends.trace_synth import CORRELATION, synthesize
 
     _check_name(output)
     check_outputs({"-o": output}, {"the workload": toml_file(source)})
+    correlation = CORRELATION if correlation is None else correlation
     trace = synthesize(workload, compression=compression, correlation=correlation, seed=seed, m=m, links=links)
     save(output, trace)
     return {**trace_facts(trace), "path": os.fspath(output), "bytes": os.path.getsize(output)}

@@ -168,6 +168,23 @@ class AtMost(Op):
         return min(x, most)
 
 
+@defop("tile.whole")
+class Whole(Op):
+    """The largest multiple of `step` up to x: where the whole pieces of [0, x) end."""
+
+    x = operand()
+    step = attr(int, minimum=1)
+
+    @staticmethod
+    def infer(x: Type, *, step: int) -> Type:
+        need(IndexType, x)
+        return IndexType()
+
+    @staticmethod
+    def evaluate(x: int, *, step: int) -> int:
+        return x // step * step
+
+
 @defop("tile.for", pure=False)
 class For(Op):
     """Cut [0, total) into pieces (`first`, then `step` each, the last maybe shorter) and run the body on each in order.

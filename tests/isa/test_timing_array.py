@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from focusc.isa.machine import Machine
 from focusc.isa.timing import simulate
 from tests.isa.timing_programs import array_cycles, concentrated, counts, fast, gemm, machine, parts_add_up
 
@@ -66,15 +69,50 @@ def test_concentrated_passes_stream_unique_vectors_only(rows: int, unique: int) 
     assert timing.scatter_cycles == slots * rows / 2
 
 
-def test_scatter_overlaps_with_the_array_through_two_buffers() -> None:
-    rows, slots = 256, 3
+def small_partial(bytes_: int) -> Machine:
+    """Focus whose memory never limits, with a smaller buffer for partial sums."""
+    return fast(buffers={"partial": {**machine().to_dict()["buffers"]["partial"], "bytes": bytes_}})
+
+
+def test_the_scatter_sets_the_pace_where_few_vectors_are_unique() -> None:
+    rows, slots, times = 256, 3, 100
     recorded = counts(rows, *[32] * slots)
-    once, thrice = (
-        simulate(concentrated(rows, slots, 32, times), fast(), recorded, array="pipelined") for times in (1, 21)
+    once, often = (
+        simulate(concentrated(rows, slots, 32, n), fast(), recorded, array="pipelined") for n in (1, 1 + times)
     )
-    # U = 32 a pass, but 128 cycles to scatter its 256 rows: the scatter sets the pace
-    assert thrice.cycles - once.cycles == pytest.approx(20 * slots * rows / 2, abs=8)
-    assert thrice.stalls["mxu"]["scatter"] > 0.9 * 20 * slots * (rows / 2 - 32)
+    # U = 32 a pass, but 128 cycles to scatter its 256 rows
+    assert often.cycles - once.cycles == pytest.approx(times * slots * rows / 2, abs=8)
+    # the array ends as many scatters earlier as passes with their sums (and maps) fit the buffer
+    ahead, passes = machine().buffers.partial.bytes // (32 * 32 * 2 + 2 * rows), (1 + times) * slots
+    assert often.stalls["mxu"]["scatter"] == pytest.approx((passes - ahead) * rows / 2 - passes * 32, abs=rows)
+
+
+def test_partial_sums_of_passes_with_few_vectors_queue_up() -> None:
+    """Passes of few vectors leave the scatter behind; passes of many let it catch up, as far as the buffer holds."""
+    rows, times = 256, 20
+    unique = [32] * 4 + [256] * 4
+    assert sum(unique) > 8 * rows // 2  # in the mean the array takes longer than the scatter
+    hardware = {size: small_partial(size) for size in (4096, machine().buffers.partial.bytes)}
+    waits, cycles = [], []
+    for found in hardware.values():
+        timing = simulate(concentrated(rows, 8, 32, times), found, counts(rows, *unique), array="pipelined")
+        waits.append(timing.stalls["mxu"]["scatter"])
+        cycles.append(timing.cycles)
+        assert parts_add_up(timing)
+    # 4 kB hold the sums of two passes (there is always room for two): two of four short passes wait for a scatter
+    assert waits[0] > 0.8 * times * 2 * (rows / 2 - 32)
+    assert waits[1] <= 2
+    assert cycles[0] - cycles[1] == pytest.approx(waits[0] - waits[1], rel=0.05)
+
+
+@given(unique=st.lists(st.integers(1, 256), min_size=1, max_size=8), size=st.sampled_from([2048, 8192, 32768, 65536]))
+def test_a_larger_partial_sum_buffer_never_costs_cycles(unique: list[int], size: int) -> None:
+    program_, recorded = concentrated(256, len(unique), 32, 6), counts(256, *unique)
+    small, large = (
+        simulate(program_, small_partial(size * factor), recorded, array="pipelined").cycles for factor in (1, 2)
+    )
+    busy = 6 * sum(max(u, 32) for u in unique)
+    assert max(busy, 6 * len(unique) * 128) <= large <= small
 
 
 def test_scatter_is_free_where_half_of_the_vectors_are_unique() -> None:

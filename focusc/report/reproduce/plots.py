@@ -247,6 +247,9 @@ def _vectors(table: Table) -> Figure:
     return figure
 
 
+LINES: dict[str, Any] = {"interleaved": "-", "consecutive": (0, (3, 1.5)), "by slot": (0, (1, 1))}
+
+
 def _utilisation(table: Table) -> Figure:
     figure, axes = _new(1, 2, PAGE, 2.1, width_ratios=(1, 1.4))
     names = [k[1] for k in table.rows() if k[0].startswith("array")]
@@ -258,8 +261,8 @@ def _utilisation(table: Table) -> Figure:
     for i, (name, counts) in enumerate(table.extra["counts"].items()):
         n = table.get(("tiles, mean", name), "utilisation", "published")
         order = name.split(", ")[1]
-        panel.stairs(100 * counts / counts.sum(), table.extra["bins"], color=colour("", i // 2),
-                     linestyle="-" if order == "interleaved" else (0, (3, 1.5)),
+        panel.stairs(100 * counts / counts.sum(), table.extra["bins"], color=colour("", i // len(LINES)),
+                     linestyle=LINES[order],
                      label=f"{name}: mean {n.computed if n else 0:.3f}")
         if n is not None and i == 0:
             panel.axvline(n.published or 0, color="black", linewidth=0.8)

@@ -135,14 +135,14 @@ def test_provenance_of_ratios() -> None:
 
 def test_tiles_are_as_full_as_their_unique_vectors_say() -> None:
     trace = synthesize(load_workload("llava-onevision-7b", "mme"), compression=1.0)
-    consecutive = tile_shares(trace, interleaved=False)
+    consecutive = tile_shares(trace, "consecutive")
     rows = np.unique(np.concatenate([trace.tile_rows(i, "q_proj") for i in range(trace.layers)]))
     rows = rows[rows >= FEWEST]
     assert set(np.unique(consecutive)) <= {r / (r + 32) for r in range(1, 1025)}
     assert consecutive.max() == rows.max() / (rows.max() + 32)
-    interleaved = tile_shares(trace, interleaved=True)
+    interleaved = tile_shares(trace, "interleaved")
     assert interleaved.min() >= consecutive.min()  # a rest of few tokens is dealt to all tiles
-    assert np.array_equal(interleaved, tile_shares(trace, interleaved=True))
+    assert np.array_equal(interleaved, tile_shares(trace, "interleaved"))
 
 
 @pytest.mark.parametrize("name", TABLES)
