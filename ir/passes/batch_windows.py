@@ -5,21 +5,27 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
 
 from focusc.ir.core import Module, Op, Value
-from focusc.ir.matching import producer, rewrite, shape_of
+from focusc.ir.matching import constant_of, producer, rewrite, shape_of
 from focusc.ir.passes.canonicalise import ranges, slice_attrs
 from focusc.ir.passes.manager import Stats, defpass
 from focusc.ir.rewrite import Builder, Rewriter
+from focusc.ir.types import TensorType
 from focusc.ir.views import plan, view_of
 
 
-@defpass("batch-windows", batched="attentions with a batch made", windows="attentions of one window replaced by them")
+@defpass("batch-windows", batched="attentions with a batch made", windows="attentions of one window replaced by them",
+         blocks="masks of blocks that became batches")
 def batch_windows(module: Module, stats: Stats) -> Module:
     """Join attentions whose operands are neighbouring slices of the same values and whose results are concatenated.
 
     Vision encoders with windowed attention are exported as Split, one Attention for each window, and Concat. Windows of
-    equal length that follow each other become a batch; where lengths change, a new batch starts.
+    equal length that follow each other become a batch; where lengths change, a new batch starts. Others mask one
+    attention, so that rows see the keys of their own block only: such blocks become batches too.
     """
 
     def concatenated(op: Op, rewriter: Rewriter) -> str | None:
@@ -35,7 +41,57 @@ def batch_windows(module: Module, stats: Stats) -> Module:
         rewriter.replace(op, value)
         return "batched"
 
-    return rewrite(module, stats, [concatenated])
+    def masked(op: Op, rewriter: Rewriter) -> str | None:
+        sizes = _blocks(op)
+        runs = [(size, len(list(run))) for size, run in groupby(sizes)]
+        if len(sizes) < 2 or len(runs) > RUNS:
+            return None
+        rewriter.replace(op, _apart(rewriter.builder_before(op), op, runs))
+        return "blocks"
+
+    return rewrite(module, stats, [concatenated, masked])
+
+
+RUNS = 16
+"""Most runs of blocks of equal size that a mask is cut into: each is an attention of its own."""
+
+
+def _blocks(op: Op) -> list[int]:
+    """Sizes of the blocks of rows of an attention that see the keys of their block and no others; none for others."""
+    if op.name != "nn.attention" or op.attrs["causal"] or op.attrs["window"]:
+        return []
+    q, mask = op.operands[0], constant_of(op.operands[3])
+    if q is None or not isinstance(q.type, TensorType) or mask is None or mask.dtype != np.bool_:
+        return []
+    batch, rows = q.type.shape[:2]
+    if batch != 1 or mask.size != rows * rows or mask.shape[-2:] != (rows, rows):
+        return []
+    seen = mask.reshape(rows, rows)
+    starts = seen.argmax(axis=1) == np.arange(rows)
+    number = np.cumsum(starts)
+    if not np.array_equal(seen, np.equal.outer(number, number)):
+        return []
+    return np.diff(np.append(np.flatnonzero(starts), rows)).tolist()
+
+
+def _apart(b: Builder, op: Op, runs: Sequence[tuple[int, int]]) -> Value:
+    """The attention by runs of (size, number of blocks), each with a batch element for a block."""
+    parts: list[Value] = []
+    start = 0
+    with b.from_op(op):
+        for size, count in runs:
+            stop = start + size * count
+            operands: list[Value] = []
+            for x in op.operands[:3]:
+                assert x is not None
+                columns = shape_of(x)[2]
+                if len(runs) > 1:
+                    x = b.emit("tensor.slice", x, starts=(start,), ends=(stop,), axes=(1,), steps=(1,))
+                operands.append(b.emit("tensor.reshape", x, shape=(count, size, columns)))
+            y = b.emit("nn.attention", *operands, None, **op.attrs)
+            parts.append(b.emit("tensor.reshape", y, shape=(1, stop - start, shape_of(y)[2])))
+            start = stop
+        return parts[0] if len(parts) == 1 else b.emit("tensor.concat", *parts, axis=1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from decoder_forms import BLOCKS, HEADS, KV_HEADS, MASKS, PADDED, ROWS, SIZE, decoder, samples, windowed
+from decoder_forms import HEADS, KV_HEADS, MASKS, PADDED, ROWS, SIZE, decoder, samples, windowed
 from onnx import TensorProto, helper
 
 from focusc.driver.compiler import FRONT
@@ -72,8 +72,7 @@ def test_values_are_those_of_onnxruntime(opset: int, mask: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(("mask", "causal", "window", "operand"), [
-    ("full", False, 0, None), ("causal", True, 0, None), ("window", True, 3, None), ("padding", True, 0, PADDED),
-    ("blocks", False, 0, BLOCKS)])
+    ("full", False, 0, None), ("causal", True, 0, None), ("window", True, 3, None), ("padding", True, 0, PADDED)])
 def test_constant_masks_are_recognised(mask: str, causal: bool, window: int, operand: np.ndarray | None,
                                        tmp_path: Path) -> None:
     (op,) = attentions(fused(decoder(20, mask), tmp_path))
@@ -83,6 +82,11 @@ def test_constant_masks_are_recognised(mask: str, causal: bool, window: int, ope
         assert op.operands[3] is None
     else:
         assert np.array_equal(op.operands[3].op.attrs["value"].array, operand)
+
+
+def test_rows_that_see_their_own_block_become_a_batch(tmp_path: Path) -> None:
+    (op,) = attentions(fused(decoder(20, "blocks"), tmp_path))
+    assert op.operands[3] is None and str(op.operands[0].type) == f"tensor<2x{ROWS // 2}x{HEADS * SIZE}xf32>"
 
 
 @pytest.mark.parametrize("mask", MASKS)
