@@ -24,6 +24,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instea
 ArrayOption = Annotated[
     Array, typer.Option("--array", help="How the array is timed: published passes, or overlapped ones.")
 ]
+Target = Annotated[
+    str | None, typer.Option(help="focus, systolic, or a hardware description (.toml). Default: focus.")
+]
+Config = Annotated[Path | None, typer.Option(metavar="FILE.toml", help="Options from a file; flags win over it.")]
 Visual = Annotated[
     str | None, typer.Option("--visual", metavar="START,LENGTH", help="Visual span, if the model does not say.")
 ]

@@ -6,12 +6,14 @@ from typing import Annotated
 import typer
 
 from focusc.cli.common import (
+    Config,
     Grid,
     Json,
     LayoutFile,
     Method,
     Query,
     Strides,
+    Target,
     Visual,
     emit,
     progress,
@@ -22,15 +24,11 @@ from focusc.cli.common import (
 def command(
     model: Annotated[Path, typer.Argument(help="An ONNX model or an IR file (.fir).")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.fbin", help="The program to write.")],
-    target: Annotated[
-        str | None, typer.Option(help="focus, systolic, or a hardware description (.toml). Default: focus.")
-    ] = None,
+    target: Target = None,
     concentrate: Annotated[
         Method | None, typer.Option(help="What to concentrate. Default: focus on the target focus, none on systolic.")
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE.toml", help="Options from a file; flags win over it.")
-    ] = None,
+    config: Config = None,
     pipeline: Annotated[
         str | None, typer.Option("-p", "--pipeline", metavar="TEXT", help="Passes to run instead of the usual ones.")
     ] = None,

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from focusc.cli.common import Grid, Json, LayoutFile, Method, Query, Strides, Visual, emit, show
+from focusc.cli.common import Config, Grid, Json, LayoutFile, Method, Query, Strides, Target, Visual, emit, show
 
 
 def command(
@@ -16,15 +16,11 @@ def command(
     nodes: Annotated[
         Literal["all", "unsupported", "none"], typer.Option("--nodes", help="Which nodes get a line of their own.")
     ] = "all",
-    target: Annotated[
-        str | None, typer.Option(help="focus, systolic, or a hardware description (.toml). Default: focus.")
-    ] = None,
+    target: Target = None,
     concentrate: Annotated[
         Method | None, typer.Option(help="Check what this concentrates. Default: as for `compile`.")
     ] = None,
-    config: Annotated[
-        Path | None, typer.Option(metavar="FILE.toml", help="Compile options from a file; flags win over it.")
-    ] = None,
+    config: Config = None,
     visual: Visual = None,
     grid: Grid = None,
     strides: Strides = None,
