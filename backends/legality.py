@@ -39,9 +39,31 @@ def _elements(op: Op) -> Iterator[Diagnostic]:
         )
 
 
+def _convolutions(op: Op) -> Iterator[Diagnostic]:
+    """What fuse-windows and fuse-patch-embed leave of convolutions."""
+    if op.name != "tensor.conv":
+        return
+    w, dilations = op.operands[1], op.attrs["dilations"]
+    assert w is not None and isinstance(w.type, TensorType)
+    if w.type.rank > 5:
+        found, expected = f"{w.type.rank - 2} spatial axes", "at most 3, which the address generator walks"
+    elif any(d != 1 for d in dilations):
+        found = f"dilations {list(dilations)} of windows over several channels"
+        expected = "1, since the address generator has no other"
+    else:
+        found, expected = "weights that are computed", "constant weights"
+    yield Diagnostic(
+        "lower.conv",
+        f"convolution with {found}; expected {expected}",
+        op.loc,
+        hint="write it as a product of gathered windows, or run it in the host program",
+    )
+
+
 def illegal(op: Op, machine: Machine) -> Iterator[Diagnostic]:
     """Every reason why `machine` cannot run `op` as it stands: what it computes on, and what its units can do."""
     yield from _elements(op)
+    yield from _convolutions(op)
     a = op.attrs
     sec, sic = op.name in ("sec.importance", "sec.select"), op.name in ("sic.gather", "sic.scatter")
     if (sec and not machine.sec.present) or (sic and not machine.sic.present):

@@ -15,9 +15,9 @@ from focusc.backends.dram import align, first_fit
 from focusc.ir import Block, Op, TileType, Value
 from focusc.ir.diagnostics import fail
 
-LEAVING = ("tile.store", "tile.store_heads", "tile.sic", "tile.sec_fold")
+LEAVING = ("tile.store", "tile.store_heads", "tile.store_strided", "tile.store_index", "tile.sic", "tile.sec_fold")
 """Ops of other engines than the array and the vector unit that read a tile."""
-IN_PLACE = ("tile.unary", "tile.binary", "tile.scalar", "tile.mask", "tile.mask_heads")
+IN_PLACE = ("tile.unary", "tile.binary", "tile.scalar", "tile.select", "tile.mask", "tile.mask_heads")
 """Element-wise ops: the result may take its first operand's place."""
 
 

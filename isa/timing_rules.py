@@ -270,7 +270,7 @@ def _vector(low: Lowering, cls: type[Insn], rows: Ints) -> None:
         low.put(rows, **{"DST" if operand == "d" else operand.upper(): window})
         if operand == ("a" if cls.mnemonic in _REDUCTIONS or name == "fwd" else "d"):
             shape = (height, cols)
-    accumulates = low.field(cls, rows, "acc") if "acc" in cls.fields else int(cls.mnemonic == "v.mask")
+    accumulates = low.field(cls, rows, "acc") if "acc" in cls.fields else int(cls.mnemonic in ("v.mask", "v.blend"))
     low.put(rows, KIND=Kind.FORWARD if name == "fwd" else Kind.VECTOR, ROWS=shape[0], COLS=shape[1], RMW=accumulates,
             WIDTH=low.machine.array.rows, SLICES=-(-shape[1] // low.machine.array.rows))
     counts = [getattr(uses, unit) for unit in SFU_UNITS]

@@ -22,6 +22,9 @@ UNARY = {
     "exp": isa.VExp,
     "recip": isa.VRecip,
     "rsqrt": isa.VRsqrt,
+    "sqrt": isa.VSqrt,
+    "log": isa.VLog,
+    "erf": isa.VErf,
     "silu": isa.VSilu,
     "gelu": isa.VGelu,
     "gelue": isa.VGelue,
@@ -31,8 +34,17 @@ UNARY = {
     "neg": isa.VNeg,
     "copy": isa.VCopy,
 }
-BINARY = {"add": isa.VAdd, "sub": isa.VSub, "mul": isa.VMul, "max": isa.VMax, "exps": isa.VExps, "sel": isa.VSel}
-SCALAR = {"add": isa.VAddi, "mul": isa.VMuli, "max": isa.VMaxi}
+BINARY = {
+    "add": isa.VAdd,
+    "sub": isa.VSub,
+    "mul": isa.VMul,
+    "div": isa.VDiv,
+    "max": isa.VMax,
+    "min": isa.VMin,
+    "exps": isa.VExps,
+    "sel": isa.VSel,
+}
+SCALAR = {"add": isa.VAddi, "mul": isa.VMuli, "max": isa.VMaxi, "min": isa.VMini}
 REDUCE = {"rsum": isa.VRsum, "rmax": isa.VRmax, "rsumsq": isa.VRsumsq}
 
 
@@ -453,6 +465,13 @@ class KernelCode:
     def _binary(self, op: Op) -> None:
         d = self._like(op)
         self.emit(BINARY[op.attrs["fn"]](d=d, a=self._source(op.operands[0]), b=self._source(op.operands[1])))
+
+    def _select(self, op: Op) -> None:
+        value, mask, other = op.operands
+        d = self._like(op)
+        if not self.same_place(op.results[0], self._some(value)):
+            self.emit(isa.VCopy(d=d, a=self.tiles[self._some(value)].descriptor))
+        self.emit(isa.VBlend(d=d, a=self._source(mask), b=self._source(other)))
 
     def _scalar(self, op: Op) -> None:
         self.emit(SCALAR[op.attrs["fn"]](d=self._like(op), a=self._source(op.operands[0]), imm=op.attrs["value"]))

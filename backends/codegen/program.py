@@ -205,12 +205,14 @@ class _Generator:
     def _patch(self, op: Op) -> None:
         a = op.attrs
         _, c, d, h, w = a["image"]
+        begins, ends = a["pads"][:3], a["pads"][-3:]  # the machine takes those behind an axis from its output extent
         out = [
-            (n + 2 * p - k) // s + 1 for n, p, k, s in zip((d, h, w), a["pads"], a["kernel"], a["stride"], strict=True)
+            (n + p + q - k) // s + 1
+            for n, p, q, k, s in zip((d, h, w), begins, ends, a["kernel"], a["stride"], strict=True)
         ]
         dtype = self.buffers[op.operands[0]].dtype if op.operands[0] is not None else "f16"
         self._set(isa.CfgConvIn(c=c, d=d, h=h, w=w, dtype=dtype), op)
-        self._set(isa.CfgConvWin(*a["kernel"], *a["stride"], *a["pads"], *out), op)
+        self._set(isa.CfgConvWin(*a["kernel"], *a["stride"], *begins, *out), op)
 
     def _set(self, insn: Insn, op: Op) -> None:
         if self.state.get(insn.mnemonic) != insn:

@@ -4,13 +4,25 @@ from __future__ import annotations
 
 from focusc.backends.constants import constant_of, stored
 from focusc.backends.legality import illegal
-from focusc.backends.lower import attention, concentrate, data, elementwise, gather, gemm, norm, transpose
+from focusc.backends.lower import (
+    attention,
+    concentrate,
+    data,
+    elementwise,
+    gather,
+    gemm,
+    matmul,
+    norm,
+    reductions,
+    transpose,
+    windows,
+)
 from focusc.backends.lower.context import HANDLERS, Lowering
 from focusc.backends.lower.masks import exact_values
 from focusc.backends.lower.moves import copy
 from focusc.backends.lower.views import View
 from focusc.backends.options import Tiling
-from focusc.ir import BufferType, CompileError, Diagnostic, Module, Op, TensorType
+from focusc.ir import CompileError, Diagnostic, Module, Op, TensorType, Value
 from focusc.ir.diagnostics import fail
 
 __all__ = [
@@ -21,9 +33,12 @@ __all__ = [
     "gather",
     "gemm",
     "lower_module",
+    "matmul",
     "norm",
+    "reductions",
     "refusals",
     "transpose",
+    "windows",
 ]
 
 
@@ -41,14 +56,14 @@ def lower_module(module: Module, tiling: Tiling) -> Module:
         view = low.view(value)
         assert isinstance(view, View) and isinstance(value.type, TensorType)
         low.emit.at(value.op.loc if value.op is not None else low.emit.b.loc)
-        stored = value.op is not None and view.buffer.op is not None and view.buffer.op.name == "tile.buffer"
+        stored = value.op is not None and root(view.buffer).name == "tile.buffer"
         whole = low.reshaped(view, view.rows, view.cols) if view.contiguous and stored else None
         if whole is None:
             whole = low.allocate(view.rows, view.cols, name, view.dtype)
             copy(low, module.body.ops[-1], view, whole)
-        elif (whole.row, whole.rows) != (0, buffer_rows(whole)):
-            alias = low.emit.op("tile.view", whole.buffer, shape=(whole.rows, whole.cols), offset=whole.offset)
-            whole = View(alias, 0, 0, whole.rows, whole.cols, whole.cols, whole.dtype)
+        else:
+            whole = low.alone(whole)
+            assert whole is not None
         outputs[name] = low.emit.op("tile.read", whole.buffer, shape=value.type.shape, dtype=value.type.dtype)
     nodes = [
         {
@@ -57,17 +72,18 @@ def lower_module(module: Module, tiling: Tiling) -> Module:
             "path": n.path,
             "region": n.region,
             "macs_dense": n.macs_dense,
-            "useful": n.pairs_useful / n.pairs_done if n.pairs_done else 1.0,
+            "useful": n.useful,
         }
         for n in low.nodes.values()
     ]
     return low.emit.b.module(module.name, outputs, {**module.attrs, "nodes": nodes, "level": "tile"})
 
 
-def buffer_rows(view: View) -> int:
-    """Rows of the buffer that a window looks into."""
-    assert isinstance(view.buffer.type, BufferType)
-    return view.buffer.type.shape[0]
+def root(buffer: Value) -> Op:
+    """The op that made a buffer, behind all views of it."""
+    op = buffer.op
+    assert op is not None
+    return op if op.name != "tile.view" or op.operands[0] is None else root(op.operands[0])
 
 
 def refusals(module: Module, tiling: Tiling) -> list[Diagnostic]:

@@ -66,6 +66,16 @@ class Node:
     macs_dense: int
     pairs_useful: int = 0
     pairs_done: int = 0
+    macs_moved: int = 0
+    """Of the array, for elements that only change places: products with the identity."""
+
+    @property
+    def useful(self) -> float:
+        """Share of the array's work that counts: without masked pairs, and without movement."""
+        share = self.pairs_useful / self.pairs_done if self.pairs_done else 1.0
+        if not self.macs_moved:
+            return share
+        return self.macs_dense / (self.macs_dense / share + self.macs_moved)
 
 
 def origin(op: Op) -> Loc:
@@ -186,6 +196,15 @@ class Lowering:
             return View(view.buffer, 0, 0, rows, cols, cols, view.dtype)
         alias = self.emit.op("tile.view", view.buffer, shape=(rows, cols), offset=view.offset)
         return View(alias, 0, 0, rows, cols, cols, view.dtype)
+
+    def alone(self, view: View) -> View | None:
+        """The same elements as a buffer that holds nothing else, or None if that needs a copy."""
+        if not view.contiguous:
+            return None
+        if (view.row, view.col, *self.buffer_shape(view.buffer)) == (0, 0, view.rows, view.cols):
+            return view
+        alias = self.emit.op("tile.view", view.buffer, shape=(view.rows, view.cols), offset=view.offset)
+        return View(alias, 0, 0, view.rows, view.cols, view.cols, view.dtype)
 
     # -- sinks ---------------------------------------------------------------------------------------------------
     def single_user(self, value: Value) -> Op | None:
@@ -336,6 +355,10 @@ class Lowering:
         node.macs_dense += macs
         node.pairs_useful += useful
         node.pairs_done += done
+
+    def account_moved(self, op: Op, macs: int) -> None:
+        """Add products with the identity to the op's node: they are no work of the model."""
+        self.nodes[origin(op)].macs_moved += macs
 
     @cached_property
     def lengths(self) -> dict[int, int]:

@@ -1,94 +1,185 @@
-"""Element-wise kernels on stored values: what no GEMM epilogue could take."""
+"""Element-wise kernels on stored values: what no GEMM epilogue could take.
+
+Numbers are immediates. Functions of one value that follow each other are computed in one kernel, in f32.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from focusc.backends.lower.context import Lowering, handles
-from focusc.backends.lower.emit import Ix, Loop
+from focusc.backends.lower.emit import Ix
 from focusc.backends.lower.gemm import ACTIVATIONS, rotary
-from focusc.backends.lower.views import View, matrix_shape
-from focusc.backends.mapping import Rows
+from focusc.backends.lower.moves import Place, walk
+from focusc.backends.lower.strided import Cut, Strided, cut, longest, near, simplified
+from focusc.backends.lower.views import matrix_shape
+from focusc.backends.lower.windows import beside, too_large
 from focusc.ir import Op, TensorType, Value
 from focusc.ir.diagnostics import fail
+from focusc.ir.matching import scalar_of
 
-BINARY = {"tensor.add": "add", "tensor.sub": "sub", "tensor.mul": "mul", "tensor.max": "max"}
+BINARY = {
+    "tensor.add": "add",
+    "tensor.sub": "sub",
+    "tensor.mul": "mul",
+    "tensor.div": "div",
+    "tensor.max": "max",
+    "tensor.min": "min",
+}
 UNARY = {
     "tensor.exp": "exp",
+    "tensor.log": "log",
+    "tensor.sqrt": "sqrt",
+    "tensor.erf": "erf",
     "tensor.neg": "neg",
     "tensor.tanh": "tanh",
     "tensor.sigmoid": "sigmoid",
     "tensor.reciprocal": "recip",
     "nn.silu": "silu",
 }
+POWERS = 16
+"""Largest exponent that is written as products."""
+
+Function = Callable[[Value], Value]
+
+
+def function(low: Lowering, op: Op) -> tuple[Value, Function] | None:
+    """(operand, function of its tile) of an op that has one operand beside numbers; None for any other."""
+    e = low.emit
+    a = op.operands[0] if op.operands else None
+    if a is None:
+        return None
+    if op.name in UNARY:
+        return a, lambda t: e.unary(UNARY[op.name], t)
+    if op.name == "nn.gelu":
+        return a, lambda t: e.unary(ACTIVATIONS[op.attrs["approximate"]], t)
+    if op.name == "tensor.abs":
+        return a, lambda t: e.binary("max", e.unary("neg", t), t)
+    b = op.operands[1] if len(op.operands) > 1 else None
+    if b is None or op.name not in (*BINARY, "tensor.pow"):
+        return None
+    right, left = scalar_of(b), scalar_of(a)
+    if right is not None and a.type == op.results[0].type:
+        return (a, power(low, op, right)) if op.name == "tensor.pow" else (a, _by(low, op, float(right)))
+    if left is not None and b.type == op.results[0].type and op.name != "tensor.pow":
+        return b, _of(low, op, float(left))
+    return None
+
+
+def _by(low: Lowering, op: Op, number: float) -> Function:
+    """x op number."""
+    e = low.emit
+    if op.name == "tensor.sub":
+        return lambda t: e.scalar("add", t, -number)
+    if op.name == "tensor.div" and number:
+        return lambda t: e.scalar("mul", t, 1 / number)
+    if op.name == "tensor.div":
+        return lambda t: e.scalar("mul", t, math.inf)
+    return lambda t: e.scalar(BINARY[op.name], t, number)
+
+
+def _of(low: Lowering, op: Op, number: float) -> Function:
+    """number op x."""
+    e = low.emit
+    if op.name == "tensor.sub":
+        return lambda t: e.scalar("add", e.unary("neg", t), number)
+    if op.name == "tensor.div":
+        return lambda t: e.scalar("mul", e.unary("recip", t), number)
+    return lambda t: e.scalar(BINARY[op.name], t, number)
+
+
+def power(low: Lowering, op: Op, exponent: float) -> Function:
+    """x to a number: products and roots where the exponent is a small multiple of a half, else exp(exponent * log x),
+    which is defined for x > 0 only, as the power is."""
+    e = low.emit
+    whole, half = divmod(abs(exponent), 1)
+    if half not in (0, 0.5) or whole > POWERS:
+        return lambda t: e.unary("exp", e.scalar("mul", e.unary("log", t), exponent))
+
+    def compute(t: Value) -> Value:
+        factors, square, count = [e.unary("sqrt", t)] if half else [], t, int(whole)
+        while count:
+            if count % 2:
+                factors.append(square)
+            count //= 2
+            if count:
+                square = e.binary("mul", square, square)
+        if not factors:
+            return e.scalar("add", e.scalar("mul", t, 0.0), 1.0)
+        result = factors[0] if len(factors) > 1 else e.unary("copy", factors[0])
+        for factor in factors[1:]:
+            result = e.binary("mul", result, factor)
+        return e.unary("recip", result) if exponent < 0 else result
+
+    return compute
 
 
 @dataclass(frozen=True)
-class Repeat:
-    """How an operand's rows go with the result's: row i reads row (i // `each`) % `rows`."""
+class Chain:
+    """An op and the functions of one value behind it that only they read."""
 
-    rows: int
-    each: int = 1
+    ops: tuple[Op, ...]
+    steps: tuple[Function, ...]
+
+    @property
+    def result(self) -> Value:
+        """The value that is stored."""
+        return self.ops[-1].results[0]
 
     @staticmethod
-    def of(operand: Value, result: Value, op: Op) -> Repeat:
-        """Read it off the shapes; CompileError for a broadcast that is neither over leading nor over trailing axes."""
-        assert isinstance(result.type, TensorType) and isinstance(operand.type, TensorType)
-        wanted = result.type.shape[:-1]
-        found = operand.type.shape[:-1]
-        found = (1,) * (len(wanted) - len(found)) + found
-        rows = math.prod(found)
-        for cut in range(len(wanted) + 1):
-            if all(n == 1 for n in found[:cut]) and found[cut:] == wanted[cut:]:
-                return Repeat(rows)
-            if found[:cut] == wanted[:cut] and all(n == 1 for n in found[cut:]):
-                return Repeat(rows, math.prod(wanted[cut:]))
-        raise fail(
-            "lower.broadcast",
-            f"{operand.type} does not repeat over whole leading or trailing axes of {result.type}",
-            op.loc,
-            hint="expand it in the model, or reorder its axes",
-        )
+    def of(low: Lowering, op: Op) -> Chain:
+        """Follow the single readers."""
+        ops, steps = [op], []
+        while (user := low.single_user(ops[-1].results[0])) is not None:
+            found = function(low, user)
+            if found is None or found[0] is not ops[-1].results[0] or user.results[0].type != op.results[0].type:
+                break
+            ops.append(user)
+            steps.append(found[1])
+        return Chain(tuple(ops), tuple(steps))
 
-    def piece(self, total: int) -> int:
-        """Rows of the result that one run of operand rows (or one operand row) covers."""
-        return self.rows if self.each == 1 else self.each
-
-    def row(self, m: Loop, total: int) -> tuple[Ix, Ix]:
-        """(first row, rows) of the operand for one piece of the result's rows."""
-        if self.rows == 1:
-            return Ix.of(0), Ix.of(1)
-        if self.each > 1:
-            return m.it, Ix.of(1)
-        return (m.off if self.rows == total else Ix.of(0)), m.len
+    def finish(self, low: Lowering, tile: Value) -> Value:
+        """Apply the functions to a tile of the first op."""
+        for op, step in zip(self.ops[1:], self.steps, strict=True):
+            low.emit.at(op.loc)
+            tile = step(tile)
+        low.emit.at(self.ops[0].loc)
+        return tile
 
 
 def pointwise(
-    low: Lowering, op: Op, compute: Callable[[list[Value]], Value], operands: list[Value] | None = None
+    low: Lowering,
+    op: Op,
+    compute: Callable[[list[Value]], Value],
+    operands: Sequence[Value | None] | None = None,
+    *,
+    streams: bool = False,
 ) -> None:
-    """Load the operands tile by tile, compute, store. The first operand has the result's shape; a later one may repeat
-    over leading or trailing row axes and have one column or all. Raises CompileError for other broadcasts."""
-    result = op.results[0]
-    total, width = matrix_shape(result.type)
-    values = [v for v in operands or op.operands if v is not None]
+    """Load the operands tile by tile, compute, store. The operands broadcast as numpy's do; the first comes as a whole
+    tile, the others with one row or column where they repeat, and as streams if `streams`."""
+    values = [v for v in (op.operands if operands is None else operands) if v is not None]
+    chain = Chain.of(low, op)
+    low.absorbed.update(chain.ops[1:])
+    total, width = matrix_shape(op.results[0].type)
+    shapes = [matrix_shape(v.type) for v in values]
+    if all(rows in (1, total) and cols in (1, width) for rows, cols in shapes) and shapes[0] == (total, width):
+        _rows(low, chain, compute, values, streams)
+    else:
+        _strided(low, chain, compute, values, streams)
+
+
+def _rows(
+    low: Lowering, chain: Chain, compute: Callable[[list[Value]], Value], values: list[Value], streams: bool
+) -> None:
+    """Every operand has the result's rows, or one: what SIC may take on the way out."""
+    op, e = chain.ops[0], low.emit
+    total, width = matrix_shape(op.results[0].type)
     views = [low.view(v) for v in values]
-    repeats = [Repeat.of(v, result, op) for v in values]
-    pieces = {r.piece(total) for r in repeats if r.rows not in (1, total)}
-    if len(pieces) > 1:
-        raise fail(
-            "lower.broadcast",
-            f"operands repeat every {' and every '.join(map(str, sorted(pieces)))} rows; expected one period",
-            op.loc,
-            hint="expand one of them in the model",
-        )
     low.kernel(op)
-    sink = low.sink(result, direct=not pieces)
-    e = low.emit
+    sink = low.sink(chain.result)
     rows = low.rows_of(total, sink.view)
-    if pieces:
-        rows = Rows(total, *pieces, *pieces)
     cols = low.columns(rows.most, len(views), width)
     if not cols:
         raise fail(
@@ -98,46 +189,122 @@ def pointwise(
             hint="lower tile{m=...} or enlarge buffers.output",
         )
     with e.loop(rows.total, rows.step, first=rows.first) as m, e.loop(width, cols) as c:
-
-        def tile(v: View, repeat: Repeat) -> Value:
-            row, count = repeat.row(m, total)
+        loaded: list[Value] = []
+        for number, v in enumerate(views):
+            row, count = (Ix.of(0), Ix.of(1)) if v.rows == 1 else (m.off, m.len)
             one = v.cols == 1 and width != 1
-            return e.load(v.buffer, row + v.row, v.col if one else c.off + v.col, count, 1 if one else c.len)
-
-        loaded = [e.to_tile(tile(views[0], repeats[0]))]
-        later = [tile(v, r) for v, r in zip(views[1:], repeats[1:], strict=True)]
-        loaded += later if op.name in BINARY else [e.to_tile(s) for s in later]
-        low.put(sink, compute(loaded), m.it, m.off, c.off, c.it * (cols // 32))
+            stream = e.load(v.buffer, row + v.row, v.col if one else c.off + v.col, count, 1 if one else c.len)
+            loaded.append(stream if streams and number else e.to_tile(stream))
+        low.put(sink, chain.finish(low, compute(loaded)), m.it, m.off, c.off, c.it * (cols // 32))
 
 
-@handles(*BINARY)
+def _strided(
+    low: Lowering, chain: Chain, compute: Callable[[list[Value]], Value], values: list[Value], streams: bool
+) -> None:
+    """Operands that repeat over any axes."""
+    tiles = Broadcast.of(low, chain, [operand(low, v) for v in values])
+    low.kernel(chain.ops[0])
+    with walk(low, tiles.target.dims, tiles.cut) as at:
+        first, *rest = range(len(values))
+        loaded = [tiles.whole(low, first, at)]
+        loaded += [tiles.part(low, i, at) if streams else low.emit.to_tile(tiles.part(low, i, at)) for i in rest]
+        tiles.store(low, chain.finish(low, compute(loaded)), at)
+
+
+@dataclass(frozen=True)
+class Broadcast:
+    """Windows that repeat over axes of a target, cut into tiles of its last axis by its longest other one."""
+
+    target: Strided
+    sides: tuple[Strided, ...]
+    cut: Cut
+
+    @staticmethod
+    def of(low: Lowering, chain: Chain, operands: Sequence[Strided]) -> Broadcast:
+        """CompileError if a tile of each does not fit the output buffer."""
+        result = chain.result
+        assert isinstance(result.type, TensorType)
+        repeated = [side.broadcast(result.type.shape) for side in operands]
+        target, *sides = simplified(Strided.of(low.result(result), result.type.shape), *repeated)
+        axes = range(len(target.dims))
+        fits = [a for a in axes if target.strides[a] == 1 and all(side.strides[a] in (0, 1) for side in sides)]
+        col = longest(target.dims, fits)
+        row = longest(target.dims, [a for a in axes if a != col and all(near(s, a) for s in (target, *sides))])
+        found = cut(low, target.dims, row, col, tiles=len(sides) + 1)
+        if found is None:
+            raise too_large(low, chain.ops[0], len(sides) + 1)
+        return Broadcast(target, tuple(sides), found)
+
+    def part(self, low: Lowering, number: int, at: Place) -> Value:
+        """An operand's stream, with one row or column where it repeats."""
+        return beside(low, self.sides[number], at)
+
+    def whole(self, low: Lowering, number: int, at: Place) -> Value:
+        """An operand in a tile of the target's shape."""
+        side, e = self.sides[number], low.emit
+        if all(side.strides[a] for a in (self.cut.row, self.cut.col) if a is not None):
+            return e.to_tile(self.part(low, number, at))
+        return e.binary("add", e.fill(at.rows, at.cols, 0.0), self.part(low, number, at))
+
+    def store(self, low: Lowering, tile: Value, at: Place) -> None:
+        """Write a tile of the target."""
+        pitch = self.target.strides[at.row] if at.row is not None else 0
+        low.emit.store_strided(tile, self.target.buffer, self.target.at(at.indices), pitch)
+
+
+def operand(low: Lowering, value: Value) -> Strided:
+    """The stored window of an operand."""
+    assert isinstance(value.type, TensorType)
+    return Strided.of(low.view(value), value.type.shape)
+
+
+@handles(*BINARY, "tensor.pow")
 def binary(low: Lowering, op: Op) -> None:
-    """a op b with broadcasting; the operand of full shape goes first."""
+    """a op b with broadcasting; an operand of full shape goes first where the op commutes."""
     a, b = op.operands
     assert a is not None and b is not None
-    if a.type != op.results[0].type:
-        a, b = b, a  # commutative, but for sub
-        if op.name == "tensor.sub" or a.type != op.results[0].type:
-            raise fail(
-                "lower.broadcast",
-                f"{op.name} of {a.type} and {b.type}: expected one operand (of a subtraction the first) to have the "
-                f"result's type, {op.results[0].type}",
-                op.loc,
-                hint="expand an operand in the model",
-            )
-    pointwise(low, op, lambda t: low.emit.binary(BINARY[op.name], t[0], t[1]), [a, b])
+    if (found := function(low, op)) is not None:
+        pointwise(low, op, lambda t: found[1](t[0]), [found[0]])
+        return
+    if op.name == "tensor.pow":
+        raise fail(
+            "lower.pow",
+            f"{op.name} of {a.type} and {b.type}: expected an exponent that is one constant number",
+            op.loc,
+            hint="write it as exp(y * log(x))",
+        )
+    if a.type != op.results[0].type and b.type == op.results[0].type and op.name not in ("tensor.sub", "tensor.div"):
+        a, b = b, a
+    pointwise(low, op, lambda t: low.emit.binary(BINARY[op.name], t[0], t[1]), [a, b], streams=True)
 
 
-@handles(*UNARY)
+@handles(*UNARY, "tensor.abs", "nn.gelu")
 def unary(low: Lowering, op: Op) -> None:
     """fn(a)."""
-    pointwise(low, op, lambda t: low.emit.unary(UNARY[op.name], t[0]))
+    found = function(low, op)
+    assert found is not None
+    pointwise(low, op, lambda t: found[1](t[0]), [found[0]])
 
 
-@handles("nn.gelu")
-def gelu(low: Lowering, op: Op) -> None:
-    """GELU on a stored value."""
-    pointwise(low, op, lambda t: low.emit.unary(ACTIVATIONS[op.attrs["approximate"]], t[0]))
+@handles("tensor.where")
+def where(low: Lowering, op: Op) -> None:
+    """x where the condition holds, else y. A number is filled in, as f32."""
+    condition, x, y = op.operands
+    assert condition is not None and x is not None and y is not None
+    numbers = {v: float(n) for v in (x, y) if (n := scalar_of(v)) is not None}
+    stored = [v for v in (x, y) if v not in numbers]
+    chain = Chain.of(low, op)
+    low.absorbed.update(chain.ops[1:])
+    tiles = Broadcast.of(low, chain, [operand(low, condition), *(operand(low, v) for v in stored)])
+    low.kernel(op)
+    e = low.emit
+    with walk(low, tiles.target.dims, tiles.cut) as at:
+        yes, no = (
+            e.fill(at.rows, at.cols, numbers[v]) if v in numbers else tiles.whole(low, 1 + stored.index(v), at)
+            for v in (x, y)
+        )
+        tile = e.select(yes, tiles.part(low, 0, at), no)
+        tiles.store(low, chain.finish(low, tile), at)
 
 
 @handles("nn.rope")

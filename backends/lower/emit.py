@@ -276,6 +276,10 @@ class Emit:
         """fn(a, b); b broadcasts as the vector unit does."""
         return self.op("tile.binary", a, b, fn=fn)
 
+    def select(self, a: Value, mask: Value, b: Value) -> Value:
+        """a where the mask is not 0, else b; mask and b broadcast as the vector unit does."""
+        return self.op("tile.select", a, mask, b)
+
     def scalar(self, fn: str, a: Value, value: float) -> Value:
         """fn(a, constant)."""
         return self.op("tile.scalar", a, fn=fn, value=float(value))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from focusc.backends.lower.context import Lowering, handles
 from focusc.backends.lower.emit import Ix
+from focusc.backends.lower.moves import copy
 from focusc.backends.lower.views import ConcView, View, matrix_shape
 from focusc.backends.mapping import Choice, Gemm, Rows, search
 from focusc.ir import Op, TensorType, Value
@@ -272,28 +273,26 @@ def patch_embed(low: Lowering, op: Op) -> None:
     shape = pixels.type.shape
     spatial = len(shape) - 2
     pads = tuple(op.attrs["pads"]) or (0,) * (2 * spatial)
-    if len(pads) == 2 * spatial and pads[:spatial] != pads[spatial:]:
-        raise fail(
-            "lower.pads",
-            f"pads {list(pads)} differ between begin and end; the address generator pads both alike",
-            op.loc,
-            hint="pad the input explicitly",
-        )
+    begins, ends = pads[:spatial], pads[spatial:]
     flat = 3 - spatial  # an image is a video of one frame
     window = {
         "image": (*shape[:2], *(1,) * flat, *shape[2:]),
         "kernel": (*(1,) * flat, *op.attrs["kernel"]),
         "stride": (*(1,) * flat, *(tuple(op.attrs["stride"]) or tuple(op.attrs["kernel"]))),
-        "pads": (*(0,) * flat, *pads[:spatial]),
+        "pads": (*(0,) * flat, *begins, *(() if begins == ends else (*(0,) * flat, *ends))),
     }
 
     def emit() -> None:
         image, weight = low.view(pixels), low.view(w)
+        whole = low.alone(image)
+        if whole is None:
+            whole = low.allocate(image.rows, image.cols, pixels.name)
+            copy(low, op, image, whole)
         total, width = matrix_shape(op.results[0].type)
         low.account(op, total * weight.rows * width, decoder=False)
         low.kernel(op)
         e = low.emit
-        load: Operand = lambda it, row, rows: e.load_patch(image.buffer, row, rows, **window)  # noqa: E731
+        load: Operand = lambda it, row, rows: e.load_patch(whole.buffer, row, rows, **window)  # noqa: E731
         gemm(low, chain, load, [weight], [low.view(bias) if bias else None])
 
     low.deferred(chain.last, emit)

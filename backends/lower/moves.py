@@ -15,11 +15,13 @@ import numpy as np
 
 from focusc.backends.lower.context import Lowering
 from focusc.backends.lower.emit import Ix
-from focusc.backends.lower.strided import Cut, Strided, cut, divisor, longest, near, simplified
+from focusc.backends.lower.strided import Cut, Strided, cut, divisor, elements, longest, near, simplified
 from focusc.backends.lower.views import View
 from focusc.ir import Op, Value
 from focusc.ir.diagnostics import fail
 
+TOGETHER = 8
+"""Most movements in one kernel: each names a tile."""
 IDENTITY = "identity"
 """Name of the constant with the identity matrix, array rows square."""
 
@@ -31,16 +33,16 @@ def copy(low: Lowering, op: Op, source: View, target: View) -> None:
 
 
 def move(low: Lowering, op: Op, pairs: Sequence[tuple[Strided, Strided]]) -> None:
-    """One kernel that copies each source to its target, of the same dims; the targets do not meet. Nothing if there
+    """Copy each source to its target, of the same dims, as kernels of `op`; the targets do not meet. Nothing if there
     are no pairs."""
     sides = [_settled(low, *pair) for pair in pairs if 0 not in pair[0].dims]
-    if not sides:
-        return
     turns = [_turning(*pair) for pair in sides]
-    low.kernel(op, *(("act", "wgt", "store") if any(turns) else ("act", "store")))
-    for turn, (source, target) in zip(turns, sides, strict=True):
+    for number, (turn, (source, target)) in enumerate(zip(turns, sides, strict=True)):
+        if number % TOGETHER == 0:
+            some = any(turns[number : number + TOGETHER])
+            low.kernel(op, *(("act", "wgt", "store") if some else ("act", "store")))
         if turn is not None:
-            _turn(low, source, target, *turn)
+            _turn(low, op, source, target, *turn)
         else:
             _runs(low, op, source, target)
 
@@ -71,7 +73,7 @@ def _settled(low: Lowering, source: Strided, target: Strided) -> tuple[Strided, 
 def _wide(*sides: Strided) -> tuple[Strided, ...]:
     """A single run cut into rows, so that the vector unit sees more than one."""
     if len(sides[0].dims) == 1 and all(side.strides == (1,) for side in sides):
-        inner = divisor(sides[0].dims[0], 1024)
+        inner = divisor(sides[0].dims[0], 128)
         if 32 <= inner < sides[0].dims[0]:
             return tuple(side.split(0, inner) for side in sides)
     return sides
@@ -117,11 +119,13 @@ def _runs(low: Lowering, op: Op, source: Strided, target: Strided) -> None:
         e.store_strided(tile, target.buffer, target.at(at.indices), _pitch(target, row))
 
 
-def _turn(low: Lowering, source: Strided, target: Strided, a: int, b: int) -> None:
+def _turn(low: Lowering, op: Op, source: Strided, target: Strided, a: int, b: int) -> None:
     """Tiles with rows along `a`, whose elements are neighbours in the source, and columns along `b`, whose elements are
     neighbours in the target."""
     e, side = low.emit, low.tiling.machine.array.rows
     one = _identity(low, side)
+    whole, rest = divmod(source.dims[a], side)
+    low.account_moved(op, (whole * side**2 + rest**2) * (elements(source) // source.dims[a]))
     with ExitStack() as nest:
         loops = [i for i in range(len(source.dims)) if i not in (a, b)]
         at = {i: nest.enter_context(e.loop(source.dims[i], 1)).off for i in loops}
@@ -134,10 +138,11 @@ def _turn(low: Lowering, source: Strided, target: Strided, a: int, b: int) -> No
 
 
 class Place:
-    """Where a loop nest is: the index on each axis that it walks, and the extents of the tile there."""
+    """Where a loop nest is: the index on each axis that it walks, and the axes and extents of the tile there."""
 
-    def __init__(self, indices: dict[int, Ix], rows: Ix, cols: Ix) -> None:
-        self.indices, self.rows, self.cols = indices, rows, cols
+    def __init__(self, indices: dict[int, Ix], row: int | None, col: int | None) -> None:
+        self.indices, self.row, self.col = indices, row, col
+        self.rows = self.cols = Ix.of(1)
 
 
 @contextmanager
@@ -146,7 +151,7 @@ def walk(low: Lowering, dims: Sequence[int], c: Cut) -> Iterator[Place]:
     e = low.emit
     with ExitStack() as nest:
         at = {axis: nest.enter_context(e.loop(dims[axis], 1)).off for axis in c.loops}
-        place = Place(at, Ix.of(1), Ix.of(1))
+        place = Place(at, c.row, c.col)
         if c.row is not None:
             r = nest.enter_context(e.loop(c.rows.total, c.rows.step, first=c.rows.first))
             at[c.row], place.rows = r.off, r.len

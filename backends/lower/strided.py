@@ -119,18 +119,18 @@ class Cut:
 
 
 def cut(
-    low: Lowering, dims: Sequence[int], row: int | None, col: int | None, *, tiles: int = 1, most: int = 0
+    low: Lowering, dims: Sequence[int], row: int | None, col: int | None, *, tiles: int = 1, least: int = 32
 ) -> Cut | None:
-    """The largest tiles of which `tiles` fit twice in the output buffer, or once; None if one row of 32 columns does
-    not. `most`: the widest tile, if not the whole axis."""
+    """The largest tiles of which `tiles` fit twice in the output buffer, or once; None if one row of `least` columns
+    does not."""
     height, width = dims[row] if row is not None else 1, dims[col] if col is not None else 1
-    slot = min(32, width)
+    slot = min(least, width)
     for copies in (2, 1):
         room = low.tiling.obuf // (4 * tiles * copies)
         fit = min(height, low.tiling.m, room // slot)
         if fit:
             rows = even(height, fit)
-            cols = min(width, most or width, room // rows.most)
+            cols = min(width, room // rows.most)
             cols = cols if cols == width else cols // slot * slot
             loops = tuple(axis for axis in range(len(dims)) if axis not in (row, col))
             return Cut(row, col, rows, cols, loops)

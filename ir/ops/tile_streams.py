@@ -131,7 +131,7 @@ class LoadPatch(Op):
     image = attr(tuple, of=int, doc="N, C, D, H, W")
     kernel = attr(tuple, of=int)
     stride = attr(tuple, of=int)
-    pads = attr(tuple, of=int)
+    pads = attr(tuple, of=int, doc="before the three axes, and behind them if that differs")
     max_rows = attr(int, minimum=1)
 
     @staticmethod
@@ -168,8 +168,8 @@ class LoadPatch(Op):
 
 
 def im2col(x: Array, kernel: tuple[int, ...], stride: tuple[int, ...], pads: tuple[int, ...]) -> Array:
-    """[N, C, D, H, W] -> [N * positions, C * prod(kernel)], zero padding `pads` on both sides of each axis."""
-    padded = np.pad(x, [(0, 0), (0, 0), *((p, p) for p in pads)])
+    """[N, C, D, H, W] -> [N * positions, C * prod(kernel)], zero padding `pads` before and behind each axis."""
+    padded = np.pad(x, [(0, 0), (0, 0), *zip(pads[:3], pads[-3:], strict=True)])
     windows = np.lib.stride_tricks.sliding_window_view(padded, kernel, axis=(2, 3, 4))
     windows = windows[:, :, :: stride[0], :: stride[1], :: stride[2]]
     n, _, od, oh, ow = windows.shape[:5]

@@ -14,7 +14,7 @@ import numpy as np
 from focusc.ir.core import Op
 from focusc.ir.declare import attr, defop, operand
 from focusc.ir.diagnostics import fail
-from focusc.ir.ops.activations import gelu, sigmoid
+from focusc.ir.ops.activations import erf, gelu, sigmoid
 from focusc.ir.ops.tile import need
 from focusc.ir.tiles import Array
 from focusc.ir.types import IndexType, StreamType, TileType, Type
@@ -27,6 +27,9 @@ UNARY: dict[str, Callable[[Array], Array]] = {
     "exp": np.exp,
     "recip": lambda x: np.float32(1) / x,
     "rsqrt": lambda x: np.float32(1) / np.sqrt(x),
+    "sqrt": np.sqrt,
+    "log": np.log,
+    "erf": erf,
     "silu": lambda x: x * sigmoid(x),
     "gelu": lambda x: gelu(x, "tanh"),
     "gelue": lambda x: gelu(x, "none"),
@@ -40,11 +43,13 @@ BINARY: dict[str, Callable[[Array, Any], Array]] = {
     "add": np.add,
     "sub": np.subtract,
     "mul": np.multiply,
+    "div": np.divide,
     "max": np.maximum,
+    "min": np.minimum,
     "exps": lambda a, b: np.exp(a - b),
     "sel": lambda a, b: np.where(b > 0, a, np.float32(LOWEST)),
 }
-SCALAR = ("add", "mul", "max")
+SCALAR = ("add", "mul", "max", "min")
 REDUCE: dict[str, tuple[Callable[[Array], Array], Callable[[Array, Array], Array]]] = {
     "rsum": (lambda x: x.sum(1, keepdims=True), np.add),
     "rmax": (lambda x: x.max(1, keepdims=True), np.maximum),
@@ -89,6 +94,28 @@ class Binary(Op):
         if b.shape[1] not in (1, a.shape[1]):
             b = np.tile(b, (1, a.shape[1] // b.shape[1]))
         return BINARY[fn](a, b)
+
+
+@defop("tile.select")
+class Select(Op):
+    """a where the mask is not 0, else b; mask and b are tiles or the heads of streams, and broadcast."""
+
+    a = operand()
+    mask = operand()
+    b = operand()
+
+    @staticmethod
+    def infer(a: TileType, mask: TileType | StreamType, b: TileType | StreamType) -> Type:
+        need(TileType, a)
+        for other in (mask, b):
+            if other.rows not in (1, a.rows) or a.cols % other.cols:
+                raise fail("tile.broadcast", f"{other} does not broadcast to {a}: rows are 1 or equal, columns divide")
+        return a
+
+    @staticmethod
+    def evaluate(a: Array, mask: Array, b: Array) -> Array:
+        mask, b = (np.tile(x, (1, a.shape[1] // x.shape[1])) if x.shape[1] != 1 else x for x in (mask, b))
+        return np.where(mask != 0, a, b)
 
 
 @defop("tile.scalar")

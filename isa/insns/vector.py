@@ -24,9 +24,9 @@ F32 = NDArray[np.float32]
 Flat = tuple[F32, int, int, int, int]
 """A matrix inside a flat array: (array, first element, pitch, rows, cols)."""
 
-__all__ = ["Fwd", "VAdd", "VAddi", "VCopy", "VDiv", "VExp", "VExps", "VFill", "VGelu", "VGeluQuick", "VGelue", "VLd",
-           "VMask", "VMax", "VMaxi", "VMul", "VMuli", "VNeg", "VRecip", "VRmax", "VRot", "VRsqrt", "VRsum", "VRsumsq",
-           "VSel", "VSigmoid", "VSilu", "VSub", "VTanh"]
+__all__ = ["Fwd", "VAdd", "VAddi", "VBlend", "VCopy", "VDiv", "VErf", "VExp", "VExps", "VFill", "VGelu", "VGeluQuick",
+           "VGelue", "VLd", "VLog", "VMask", "VMax", "VMaxi", "VMin", "VMini", "VMul", "VMuli", "VNeg", "VRecip",
+           "VRmax", "VRot", "VRsqrt", "VRsum", "VRsumsq", "VSel", "VSigmoid", "VSilu", "VSqrt", "VSub", "VTanh"]
 
 MASKED = -3.4028235e38
 """What a masked score becomes: the most negative float32, as in common attention implementations."""
@@ -259,6 +259,18 @@ class VSel(Insn, opcode=0x46, engine="vec", mnemonic="v.sel"):
         _binary(s, d, a, b, _select)
 
 
+class VMin(Insn, opcode=0x47, engine="vec", mnemonic="v.min"):
+    """d = min(a, b)."""
+
+    d: int = tile("destination", access="w")
+    a: int = tile("source", access="rs")
+    b: int = tile("source, broadcast", access="rs")
+
+    @staticmethod
+    def execute(s: State, d: int, a: int, b: int) -> None:
+        _binary(s, d, a, b, np.minimum)
+
+
 class VAddi(Insn, opcode=0x48, engine="vec", mnemonic="v.addi"):
     """d = a + imm."""
 
@@ -296,6 +308,19 @@ class VMaxi(Insn, opcode=0x4A, engine="vec", mnemonic="v.maxi"):
     def execute(s: State, d: int, a: int, imm: int) -> None:
         value = np.float32(f32_value(imm))
         _unary(s, d, a, lambda x, out: np.maximum(x, value, out=out))
+
+
+class VMini(Insn, opcode=0x4B, engine="vec", mnemonic="v.mini"):
+    """d = min(a, imm)."""
+
+    d: int = tile("destination", access="w")
+    a: int = tile("source", access="rs")
+    imm: float = f32("scalar")
+
+    @staticmethod
+    def execute(s: State, d: int, a: int, imm: int) -> None:
+        value = np.float32(f32_value(imm))
+        _unary(s, d, a, lambda x, out: np.minimum(x, value, out=out))
 
 
 class VExp(Insn, opcode=0x50, engine="vec", mnemonic="v.exp"):
@@ -438,6 +463,39 @@ class VFill(Insn, opcode=0x5B, engine="vec", mnemonic="v.fill"):
         s.dest(d)[:] = f32_value(imm)
 
 
+class VSqrt(Insn, opcode=0x5C, engine="vec", mnemonic="v.sqrt"):
+    """d = sqrt(a)."""
+
+    d: int = tile("destination", access="w")
+    a: int = tile("source", access="rs")
+
+    @staticmethod
+    def execute(s: State, d: int, a: int) -> None:
+        _unary(s, d, a, np.sqrt)
+
+
+class VLog(Insn, opcode=0x5D, engine="vec", mnemonic="v.log"):
+    """d = ln(a)."""
+
+    d: int = tile("destination", access="w")
+    a: int = tile("source", access="rs")
+
+    @staticmethod
+    def execute(s: State, d: int, a: int) -> None:
+        _unary(s, d, a, np.log)
+
+
+class VErf(Insn, opcode=0x5E, engine="vec", mnemonic="v.erf"):
+    """d = erf(a), the error function."""
+
+    d: int = tile("destination", access="w")
+    a: int = tile("source", access="rs")
+
+    @staticmethod
+    def execute(s: State, d: int, a: int) -> None:
+        _unary(s, d, a, lambda x, out: np.copyto(out, erf(x)))
+
+
 class VRsum(Insn, opcode=0x60, engine="vec", mnemonic="v.rsum"):
     """d[i, 0] = sum over j of a[i, j]; with `acc` added to what d holds."""
 
@@ -491,6 +549,30 @@ class VMask(Insn, opcode=0x63, engine="vec", mnemonic="v.mask"):
             s.expect_infinity()
         s.update(d)
         s.k.hide(*s.place(d), row0 - col0 + 1, window, np.float32(-np.inf if inf else MASKED))
+
+
+class VBlend(Insn, opcode=0x67, engine="vec", mnemonic="v.blend"):
+    """Select in place: d[i, j] = b[i, j] where the mask a[i, j] is 0; elsewhere d stays."""
+
+    d: int = tile("values", access="rw")
+    a: int = tile("mask, broadcast", access="rs")
+    b: int = tile("source, broadcast", access="rs")
+
+    @staticmethod
+    def execute(s: State, d: int, a: int, b: int) -> None:
+        mask, other = s.source(a), s.source(b)
+        out = s.update(d)
+        np.copyto(out, _spread(other, out), where=_spread(mask, out) == 0)
+
+
+def _spread(x: F32, out: F32) -> F32:
+    """A second source repeated over the destination's shape."""
+    rows, cols = out.shape
+    high, wide = x.shape
+    if high not in (1, rows) or cols % wide:
+        raise Fault("run.shape", f"a second source of {high}x{wide} does not repeat over {rows}x{cols}",
+                    hint="it needs 1 row or as many, and a number of columns that divides")
+    return np.broadcast_to(np.tile(x, (1, cols // wide)) if wide not in (1, cols) else x, out.shape)
 
 
 class VRot(Insn, opcode=0x64, engine="vec", mnemonic="v.rot"):

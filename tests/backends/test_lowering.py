@@ -153,13 +153,13 @@ def test_an_op_without_lowering_is_named_with_its_node() -> None:
     op = next(op for op in module.body.ops if op.name == "nn.swiglu")
     from focusc.ir import Rewriter
 
-    loc = Loc(node="/mlp/Erf", module_path="layers.0.mlp")
-    out = Rewriter(module).insert_after(op, "tensor.erf", op.results[0], loc=loc)
+    loc = Loc(node="/mlp/Cos", module_path="layers.0.mlp")
+    out = Rewriter(module).insert_after(op, "tensor.cos", op.results[0], loc=loc)
     Rewriter(module).replace_uses(op.results[0], out.results[0], only=[u for u in op.results[0].users if u is not out])
     with pytest.raises(CompileError) as caught:
         lower_module(module, tiling(FOCUS))
     assert caught.value.diagnostics[0].code == "lower.op"
-    assert "tensor.erf" in caught.value.render() and "layers.0.mlp (/mlp/Erf)" in caught.value.render()
+    assert "tensor.cos" in caught.value.render() and "layers.0.mlp (/mlp/Cos)" in caught.value.render()
 
 
 def through_the_machine(module: Module, x: dict[str, np.ndarray], **options: int) -> dict[str, np.ndarray]:
@@ -206,14 +206,6 @@ def test_two_products_that_are_joined(joined: str, gelu: bool) -> None:
     module = b.module("m", {"y": b.emit(joined, one, other)})
     data = {"x": rng.standard_normal((1, 40, 64), np.float32)}
     assert error(through_the_machine(module, data)["y"], interpret(module, data)["y"]) < 2e-3
-
-
-def test_a_broadcast_over_a_middle_axis_is_refused() -> None:
-    b = Builder()
-    x, y = b.argument("x", TensorType((4, 3, 8, 64), "f32")), b.argument("y", TensorType((4, 1, 8, 64), "f32"))
-    module = b.module("m", {"z": b.emit("tensor.add", x, y)})
-    with pytest.raises(CompileError, match="does not repeat over whole leading or trailing axes"):
-        compile_module(module, FOCUS)
 
 
 def test_an_input_or_a_constant_may_be_an_output() -> None:

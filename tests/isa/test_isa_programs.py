@@ -34,8 +34,10 @@ from focusc.isa.insns import (
     Tile,
     VAdd,
     VAddi,
+    VBlend,
     VCopy,
     VDiv,
+    VErf,
     VExp,
     VExps,
     VFill,
@@ -43,9 +45,12 @@ from focusc.isa.insns import (
     VGelue,
     VGeluQuick,
     VLd,
+    VLog,
     VMask,
     VMax,
     VMaxi,
+    VMin,
+    VMini,
     VMul,
     VMuli,
     VNeg,
@@ -58,6 +63,7 @@ from focusc.isa.insns import (
     VSel,
     VSigmoid,
     VSilu,
+    VSqrt,
     VSub,
     VTanh,
 )
@@ -181,8 +187,9 @@ UNARY = {
     VSilu: lambda a: a / (1 + np.exp(-a)), VSigmoid: lambda a: 1 / (1 + np.exp(-a)),
     VGelu: lambda a: 0.5 * a * (1 + np.tanh(math.sqrt(2 / math.pi) * (a + 0.044715 * a ** 3))),
     VGelue: lambda a: 0.5 * a * (1 + np.vectorize(math.erf)(a / math.sqrt(2))),
-    VGeluQuick: lambda a: a / (1 + np.exp(-1.702 * a)),
+    VGeluQuick: lambda a: a / (1 + np.exp(-1.702 * a)), VErf: np.vectorize(math.erf), VSqrt: np.sqrt, VLog: np.log,
 }
+POSITIVE = (VRsqrt, VSqrt, VLog)
 
 
 def vector_program(text: list[Insn], rows: int, cols: int, **tiles: tuple[int, ...]) -> Any:
@@ -201,9 +208,9 @@ def vector_program(text: list[Insn], rows: int, cols: int, **tiles: tuple[int, .
 def test_unary(cls: Any) -> None:
     a = np.linspace(-12, 12, 13 * 21, dtype=F32).reshape(13, 21)
     a[a == 0] = 0.5
-    text = [VMax(1, 1, 2), cls(3, 1)] if cls is VRsqrt else [cls(3, 1)]
+    text = [VMax(1, 1, 2), cls(3, 1)] if cls in POSITIVE else [cls(3, 1)]
     b = np.full_like(a, 0.25)
-    given = np.maximum(a, b) if cls is VRsqrt else a
+    given = np.maximum(a, b) if cls in POSITIVE else a
     expected = 1 / np.sqrt(given) if cls is VRsqrt else UNARY[cls](given.astype(np.float64))
     found = run(vector_program(text, 13, 21), {"a": a, "b": b}).outputs["y"]
     np.testing.assert_allclose(found, expected, rtol=3e-6, atol=2e-6)
@@ -211,7 +218,7 @@ def test_unary(cls: Any) -> None:
 
 @pytest.mark.parametrize("shape", [(6, 12), (1, 12), (6, 1), (6, 4), (1, 3), (1, 1)])
 @pytest.mark.parametrize(("cls", "function"), [
-    (VAdd, np.add), (VSub, np.subtract), (VMul, np.multiply), (VMax, np.maximum), (VDiv, np.divide),
+    (VAdd, np.add), (VSub, np.subtract), (VMul, np.multiply), (VMax, np.maximum), (VMin, np.minimum), (VDiv, np.divide),
     (VExps, lambda a, b: np.exp(a - b))])
 def test_binary_broadcasts(cls: Any, function: Any, shape: tuple[int, int]) -> None:
     rng = np.random.default_rng(1)
@@ -230,7 +237,7 @@ def test_copy_repeats_and_streams_are_taken_in_order() -> None:
 
 
 @pytest.mark.parametrize(("cls", "value", "function"), [
-    (VAddi, 0.1, np.add), (VMuli, -3.0, np.multiply), (VMaxi, 0.25, np.maximum)])
+    (VAddi, 0.1, np.add), (VMuli, -3.0, np.multiply), (VMaxi, 0.25, np.maximum), (VMini, 0.25, np.minimum)])
 def test_scalar_immediates(cls: Any, value: float, function: Any) -> None:
     a = np.linspace(-1, 1, 20, dtype=F32).reshape(4, 5)
     found = run(vector_program([cls(3, 1, value)], 4, 5), {"a": a, "b": a}).outputs["y"]
@@ -247,6 +254,16 @@ def test_row_reductions(cls: Any, function: Any, acc: int) -> None:
     if acc:
         expected = np.maximum(expected, 2) if cls is VRmax else expected + 2
     assert (found[:, 0] == expected).all()
+
+
+@pytest.mark.parametrize("shape", [(4, 6), (1, 6), (4, 1), (1, 3)])
+def test_blend_keeps_what_the_mask_names(shape: tuple[int, int]) -> None:
+    a = np.random.default_rng(0).integers(-1, 2, (4, 6)).astype(F32)
+    b = np.arange(10, 10 + shape[0] * shape[1], dtype=F32).reshape(shape)
+    text: list[Insn] = [VFill(3, -7.0), VBlend(3, 1, 2)]
+    wide = np.broadcast_to(np.tile(b, (1, 6 // shape[1])), (4, 6))
+    found = run(vector_program(text, 4, 6, b=shape), {"a": a, "b": b}).outputs["y"]
+    assert (found == np.where(a != 0, F32(-7), wide)).all()
 
 
 @pytest.mark.parametrize("interleaved", [0, 1])
