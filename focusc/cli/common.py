@@ -83,6 +83,7 @@ def _extra(module: str) -> str:
     extras = {
         "demo": {"torch", "onnxscript", "matplotlib", "skimage", "sklearn"},
         "hf": {"transformers", "tokenizers", "torchvision", "av", "PIL"},
+        "gguf": {"gguf", "accelerate"},
     }
     return next((extra for extra, modules in extras.items() if module.split(".")[0] in modules), "")
 

@@ -13,7 +13,8 @@ def command(
         str,
         typer.Argument(
             metavar="MODEL",
-            help="`demo`, a Hugging Face checkpoint directory of a vision-language model, or a config.json.",
+            help="`demo`, a Hugging Face checkpoint directory of a vision-language or language model, a config.json, "
+            "or a .gguf file.",
         ),
     ],
     output: Annotated[
@@ -31,11 +32,14 @@ def command(
     image: Annotated[Path | None, typer.Option(metavar="FILE", help="A picture for the model's processor.")] = None,
     video: Annotated[Path | None, typer.Option(metavar="FILE", help="A clip for the model's processor.")] = None,
     prompt: Annotated[str | None, typer.Option(help="The question; the chat template is put around it.")] = None,
+    length: Annotated[
+        int | None, typer.Option(help="Tokens of a made-up text (32), for a language model without --prompt.")
+    ] = None,
     frames: Annotated[
         int | None, typer.Option(help="Frames taken from the clip (8), or of a made-up clip without --video.")
     ] = None,
     tokens: Annotated[
-        Path | None, typer.Option(metavar="FILE.npy", help="Token ids, instead of a processor; needs --pixels.")
+        Path | None, typer.Option(metavar="FILE.npy", help="Token ids, instead of a processor; with --pixels.")
     ] = None,
     pixels: Annotated[
         Path | None,
@@ -45,10 +49,10 @@ def command(
 ) -> None:
     """Export a torch model to ONNX and check the file against torch on onnxruntime.
 
-    Of a vision-language model the prefill is exported, as one static graph for one sample's layout: a picture or clip
-    with a prompt, arrays, or random values when none is given. The sample is kept as FILE.npz.
+    The prefill is exported, as one static graph for one sample's layout: a picture or clip with a prompt, a prompt
+    alone for a language model, arrays, or random values when none is given. The sample is kept as FILE.npz.
     """
-    options = (random_weights, image, video, prompt, frames, tokens, pixels)
+    options = (random_weights, image, video, prompt, length, frames, tokens, pixels)
     if model == "demo":
         if no_weights or any(option is not None for option in options):
             raise typer.BadParameter("demo takes no options but --opset", param_hint="MODEL")
@@ -61,8 +65,8 @@ def command(
 
     from focusc.driver import export_vlm, vlm_request
 
-    request = vlm_request(image=image, video=video, prompt=prompt, frames=frames, tokens=tokens, pixels=pixels,
-                          seed=random_weights or 0)
+    request = vlm_request(image=image, video=video, prompt=prompt, length=length, frames=frames, tokens=tokens,
+                          pixels=pixels, seed=random_weights or 0)
     with progress(json) as report:
         made = export_vlm(model, output, request=request, opset=23 if opset is None else opset,
                           random_weights=random_weights, weights=not no_weights, progress=report)

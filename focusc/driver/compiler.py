@@ -95,7 +95,7 @@ def compile_model(
         check_folder(dump_ir)
     progress("read the model", 0, 1)
     source = load_model(model, options.layout) if isinstance(model, (str, os.PathLike)) else model
-    method = _agreed(options, method, source, machine)
+    method = agreed(options, method, source, machine)
     passes = options.pipeline if options.pipeline is not None else pipeline(options, method, source)
     whole = f"{passes},{backend_pipeline(options.target, options.tiling)}"
     done = run_pipeline(source, whole, dump_ir=dump_ir, verify_each=verify_each, progress=progress)
@@ -117,11 +117,13 @@ def pipeline(options: CompileOptions, method: str, module: Module) -> str:
 
 def concentration(options: CompileOptions, method: str, module: Module) -> str:
     """The pass `concentrate` with its options, as pipeline text. InputError if the module has no token layout."""
-    if "layout" not in module.attrs:
+    if not module.attrs.get("layout"):
         raise InputError(
             "layout.missing",
             f"to concentrate ({method}), the token layout must be known, and the model has none",
-            hint="give --visual START,LENGTH --grid F,H,W --query N, or compile with --concentrate none",
+            hint="a model without visual tokens is compiled with --concentrate none"
+            if "layout" in module.attrs
+            else "give --visual START,LENGTH --grid F,H,W --query N, or compile with --concentrate none",
         )
     # a workload brings its own schedule and threshold; what the user gives wins
     given = {**module.attrs.get("workload", {}).get("concentrate", {}), **options.concentrate, "method": method}
@@ -136,8 +138,10 @@ def choose_method(options: CompileOptions, machine: Machine) -> str:
     return _check_able(machine, options.method)
 
 
-def _agreed(options: CompileOptions, method: str, module: Module, machine: Machine) -> str:
+def agreed(options: CompileOptions, method: str, module: Module, machine: Machine) -> str:
     """The method that an IR file or a pipeline of the user's brings, else `method`.
+
+    A model without visual tokens is not concentrated unless that is asked for.
 
     InputError if it is not the one that was asked for besides, or if the target cannot.
     """
@@ -150,6 +154,8 @@ def _agreed(options: CompileOptions, method: str, module: Module, machine: Machi
         register_backend_passes()
         steps = [given for p, given in parse_pipeline(options.pipeline) if p.name == "concentrate"]
         found["the pipeline concentrates"] = str(steps[0].get("method", "focus")) if steps else "none"
+    elif options.method is None and module.attrs.get("layout") == {}:
+        return "none"  # a model without visual tokens has nothing to concentrate
     for what, has in found.items():
         if options.method not in (None, has):
             raise InputError(

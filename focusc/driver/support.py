@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from focusc.driver.compiler import FRONT, choose_method, concentration
+from focusc.driver.compiler import FRONT, agreed, choose_method, concentration
 from focusc.driver.files import existing
 from focusc.driver.options import CompileOptions
 
@@ -41,7 +41,7 @@ def ops(
     machine = load_hardware(options.target)
     method = choose_method(options, machine)
     report = op_report(existing(model, "ONNX model"), options.layout)
-    known = report.module is not None and "layout" in report.module.attrs
+    known = report.module is not None and bool(report.module.attrs.get("layout"))
     if options.pipeline is not None or (options.method is None and not known):
         method = "none"
     report = replace(report, target=machine.name, concentrate=method)
@@ -113,8 +113,10 @@ def concentration_sites(
     from focusc.ir import PassManager
 
     options = CompileOptions.load(config, target=target, concentrate=concentrate, layout=layout)
-    method = choose_method(options, load_hardware(options.target))
+    machine = load_hardware(options.target)
+    method = choose_method(options, machine)
     module = load_model(model, options.layout)
+    method = agreed(options, method, module, machine)
     if method == "none":
         return []
     module = PassManager(f"{FRONT},{concentration(options, method, module)}").run(module)

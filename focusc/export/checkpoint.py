@@ -1,4 +1,6 @@
-"""A transformers VLM from a local directory or a config file: its weights, random ones, or none at all.
+"""A transformers model from a local directory, a config or a GGUF file: its weights, random ones, or none at all.
+
+A model is one that sees, or a language model alone: a decoder of text.
 
 Nothing is downloaded, and no code of the checkpoint is executed.
 """
@@ -23,27 +25,51 @@ TESTED = "5.23.0"
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A config with the directory it came from."""
+    """A config with the directory it came from; `gguf` is the name of the file that holds everything, if one does."""
 
     directory: Path
     config: Any
     model_class: Any
+    gguf: str | None = None
 
     @property
     def model_type(self) -> str:
         """`model_type` of config.json."""
         return str(self.config.model_type)
 
+    @property
+    def visual(self) -> bool:
+        """True for a model that sees pictures or clips, False for a language model alone."""
+        return getattr(self.config, "vision_config", None) is not None
+
     def load(self) -> Any:
         """The model with its own weights, as float32."""
-        shards = _shards(self.directory)
+        shards = [self.gguf] if self.gguf else _shards(self.directory)
         missing = [name for name in shards if not (self.directory / name).is_file()]
         if missing:
             raise ExportError(f"{len(missing)} of {len(shards)} weight files are missing, the first is {missing[0]}",
                               code="export.shard", where=str(self.directory),
                               hint="copy the whole checkpoint, or give --random-weights SEED or --no-weights")
         return _guarded(self.directory, lambda: self.model_class.from_pretrained(
-            self.directory, config=self.config, local_files_only=True, attn_implementation="sdpa", dtype="float32"))
+            self.directory, config=self.config, local_files_only=True, attn_implementation="sdpa", dtype="float32",
+            **self._gguf()))
+
+    def processor(self, auto: str) -> Any:
+        """What transformers' class `auto` (`AutoProcessor`, `AutoTokenizer`) makes of the checkpoint's files."""
+        import transformers
+
+        loader = getattr(transformers, auto)
+        with silent_transformers():
+            try:
+                return loader.from_pretrained(self.directory, local_files_only=True, **self._gguf())
+            except MemoryError:
+                raise
+            except Exception as error:                   # of any library below: all mean that the files are unfit
+                first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+                arrays = "--tokens and --pixels instead of --image or --video" if self.visual else "--tokens instead"
+                raise ExportError(f"the checkpoint's {auto.removeprefix('Auto').lower()} cannot be loaded: {first}",
+                                  code="export.processor", where=str(self.directory),
+                                  hint=f"give {arrays}") from error
 
     def random(self, seed: int) -> Any:
         """An instance with random float32 weights, the same for the same seed."""
@@ -79,15 +105,22 @@ class Checkpoint:
                         torch.zeros(1, dtype=parameter.dtype).expand(parameter.shape), requires_grad=False))
         return model
 
+    def _gguf(self) -> dict[str, str]:
+        """What tells a loader of transformers where to look, beside the directory."""
+        return {"gguf_file": self.gguf} if self.gguf else {}
+
 
 def open_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
-    """The config of a checkpoint directory or a config.json, with the class that its architecture names.
+    """The config of a checkpoint directory, a config.json or a GGUF file, with the class that its architecture names.
 
-    ExportError: no such file, not a model, a model type that transformers does not have, or no VLM.
+    ExportError: no such file, not a model, a model type that transformers does not have, or one that neither sees nor
+    continues text.
     """
     path = Path(path)
+    if path.suffix == ".gguf" and path.is_file():
+        return _open_gguf(path)
     file = path / "config.json" if path.is_dir() else path
-    hint = "give a Hugging Face checkpoint directory, a config.json, or `demo`"
+    hint = "give a Hugging Face checkpoint directory, a config.json, a .gguf file, or `demo`"
     if not path.exists():
         raise ExportError("there is no such directory or config file", code="export.directory", where=str(path),
                           hint=hint)
@@ -123,6 +156,22 @@ def read_json(file: Path, code: str) -> Any:
         raise ExportError(f"the file is not JSON: {error}", code=code, where=str(file)) from None
 
 
+def _open_gguf(path: Path) -> Checkpoint:
+    """The config that a GGUF file holds beside its weights; only these bytes are read, and nothing is executed."""
+    import accelerate  # noqa: F401  (a missing package is reported by its name)
+    import gguf  # noqa: F401
+
+    with open(path, "rb") as file:
+        magic = file.read(4)
+    if magic != b"GGUF":
+        raise ExportError(f"the file begins with {magic!r}, expected b'GGUF'", code="export.gguf", where=str(path))
+    import_transformers()
+    from transformers import AutoConfig
+
+    config = _guarded(path, lambda: AutoConfig.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True))
+    return Checkpoint(path.parent, config, _model_class(config, str(config.model_type), str(path)), path.name)
+
+
 def import_transformers() -> None:
     """Import transformers, also beside a torchvision whose binary operators do not load.
 
@@ -150,16 +199,26 @@ def import_transformers() -> None:
 
 def _model_class(config: Any, kind: str, where: str) -> Any:
     import transformers
-    from transformers.models.auto.modeling_auto import MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+    from transformers.models.auto.modeling_auto import (
+        MODEL_FOR_CAUSAL_LM_MAPPING,
+        MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+        MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING,
+    )
 
+    visual = getattr(config, "vision_config", None) is not None
+    mapping = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING if visual else MODEL_FOR_CAUSAL_LM_MAPPING
     names = getattr(config, "architectures", None) or []
     found = getattr(transformers, names[0], None) if names else None
-    if found is None and type(config) in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING:
-        found = MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING[type(config)]
-    if found is None or getattr(config, "vision_config", None) is None:
+    if found is None and type(config) in mapping:
+        found = mapping[type(config)]
+    # an encoder may be in the mapping of decoders for the sake of one use; it is one only if its config says so
+    decoder = visual or (getattr(found, "__name__", "") in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()
+                         and getattr(config, "is_decoder", True) is not False and not config.is_encoder_decoder)
+    if found is None or not decoder:
         name = names[0] if names else kind
-        raise ExportError(f"{name} is no vision-language model with image or video input", code="export.no-vlm",
-                          where=where, hint="the config needs a vision_config and an image-text-to-text architecture")
+        raise ExportError(f"{name} neither sees pictures nor continues text", code="export.architecture", where=where,
+                          hint="the config needs a vision_config with an image-text-to-text architecture, or the "
+                          "architecture of a causal language model")
     return found
 
 
@@ -194,15 +253,18 @@ def _guarded(where: Path, build: Any) -> Any:
 @contextmanager
 def silent_transformers() -> Iterator[None]:
     """No progress bars and warnings while transformers works; errors are raised all the same."""
+    from transformers import modeling_gguf_pytorch_utils as gguf
     from transformers.utils import logging
 
     level = logging.get_verbosity()
-    bars = logging.is_progress_bar_enabled()
+    bars, bar = logging.is_progress_bar_enabled(), gguf.tqdm
     logging.set_verbosity_error()
     logging.disable_progress_bar()
+    gguf.tqdm = lambda items, **_: items                 # the one bar that does not ask
     try:
         yield
     finally:
+        gguf.tqdm = bar
         logging.set_verbosity(level)
         if bars:
             logging.enable_progress_bar()

@@ -1,5 +1,7 @@
 """The token layout in an ONNX file: metadata_props `focusc.visual`, `focusc.grid`, `focusc.strides`, `focusc.query`.
 
+A model without visual tokens has `focusc.visual` = "none" alone, which is not the same as a file that says nothing.
+
 What a layout is and what it must hold is `focusc.ir.concentration.layout`; here it is written and read. torch-free.
 """
 
@@ -11,7 +13,16 @@ from focusc.export.metadata import PREFIX
 from focusc.ir.concentration.layout import FACTS, Layout
 from focusc.ir.diagnostics import UNKNOWN, Loc
 
-__all__ = ["Layout", "from_metadata", "to_metadata"]
+__all__ = ["TEXT_ONLY", "Layout", "from_metadata", "text_only", "to_metadata"]
+
+
+TEXT_ONLY = {PREFIX + "visual": "none"}
+"""What the metadata of a model without visual tokens says."""
+
+
+def text_only(props: Mapping[str, str]) -> bool:
+    """True if metadata_props say that the model has no visual tokens."""
+    return TEXT_ONLY.items() <= props.items()
 
 
 def to_metadata(layout: Layout) -> dict[str, str]:
@@ -21,9 +32,10 @@ def to_metadata(layout: Layout) -> dict[str, str]:
 
 
 def from_metadata(props: Mapping[str, str], loc: Loc = UNKNOWN) -> Layout | None:
-    """The layout in metadata_props, whose other entries are ignored; None if they hold no fact of one.
+    """The layout in metadata_props, whose other entries are ignored; None if they hold no fact of one, or say that no
+    token is visual.
 
     Raises CompileError `layout.*` at `loc`.
     """
     facts = {fact: props[PREFIX + fact] for fact in FACTS if PREFIX + fact in props}
-    return Layout.parse(facts, loc) if facts else None
+    return Layout.parse(facts, loc) if facts and not text_only(props) else None

@@ -30,8 +30,11 @@ DEFAULT_PROMPT = "What is shown here?"
 class Request:
     """What the user gave: a picture or a clip with a prompt, or arrays, or nothing but a number of frames.
 
+    For a language model alone: a prompt, token ids, or nothing but their number.
+
     `tokens`: .npy of whole numbers [T] or [1, T]. `pixels`: .npz with arrays named like arguments of the model's
-    forward (`pixel_values`, `image_grid_thw` ...), or .npy of the one main pixel argument.
+    forward (`pixel_values`, `image_grid_thw` ...), or .npy of the one main pixel argument. `length`: tokens of a
+    made-up text.
     """
 
     image: Path | None = None
@@ -40,6 +43,7 @@ class Request:
     frames: int | None = None
     tokens: Path | None = None
     pixels: Path | None = None
+    length: int | None = None
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -47,16 +51,31 @@ class Request:
         if len(given) > 1:
             raise ExportError(f"--{given[0]} and --{given[1]} are both given, expected one of them",
                               code="export.options")
+        if self.pixels is not None and self.tokens is None:
+            raise ExportError("--tokens and --pixels belong together, one is missing", code="export.options")
+        for name in ("frames", "length"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ExportError(f"--{name} is {value}, expected at least 1", code="export.options")
+
+    def check_visual(self) -> None:
+        """ExportError for what a model that sees is not to be given."""
         if (self.tokens is None) != (self.pixels is None):
             raise ExportError("--tokens and --pixels belong together, one is missing", code="export.options")
         if self.prompt is not None and not (self.image or self.video):
             raise ExportError("--prompt needs --image or --video", code="export.options")
-        if self.frames is not None and self.frames < 1:
-            raise ExportError(f"--frames is {self.frames}, expected at least 1", code="export.options")
+        if self.length is not None:
+            raise ExportError("--length is given, but the model sees pictures", code="export.options",
+                              hint="its text follows from --prompt, --tokens or --frames")
 
 
 def sample_of(checkpoint: Checkpoint, request: Request) -> tuple[dict[str, torch.Tensor], str]:
     """(arguments of the model's forward by name, where they come from)."""
+    if not checkpoint.visual:
+        from .text import text_sample
+
+        return text_sample(checkpoint, request)
+    request.check_visual()
     if request.pixels is not None and request.tokens is not None:
         sample, source = _from_arrays(checkpoint, request.pixels, request.tokens), "arrays"
     elif request.image is not None or request.video is not None:
@@ -93,9 +112,7 @@ def _made_up(checkpoint: Checkpoint, request: Request) -> dict[str, torch.Tensor
 def _from_arrays(checkpoint: Checkpoint, pixels: Path, tokens: Path) -> dict[str, torch.Tensor]:
     import torch
 
-    ids = _array(tokens)
-    if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu":
-        raise ExportError("expected one array of whole numbers", code="export.arrays", where=str(tokens))
+    ids = token_ids(tokens, checkpoint.config.get_text_config().vocab_size)
     given = _array(pixels)
     accepted = inspect.signature(checkpoint.model_class.forward).parameters
     if isinstance(given, np.ndarray):
@@ -107,7 +124,21 @@ def _from_arrays(checkpoint: Checkpoint, pixels: Path, tokens: Path) -> dict[str
                           where=str(pixels), hint="name the arrays like the arguments of the model's forward")
     media = {name: torch.from_numpy(value.astype(np.float32) if value.dtype.kind == "f" else value)
              for name, value in given.items()}
-    return media | {"input_ids": torch.from_numpy(ids.astype(np.int64).reshape(1, -1))}
+    return media | {"input_ids": torch.from_numpy(ids.reshape(1, -1))}
+
+
+def token_ids(path: Path, vocabulary: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """[T] from a .npy file of whole numbers [T] or [1, T]. ExportError if they are not, or not of the vocabulary."""
+    ids = _array(path)
+    if not isinstance(ids, np.ndarray) or ids.dtype.kind not in "iu" or not ids.size or ids.size != ids.shape[-1]:
+        found = f", found {ids.dtype} {list(ids.shape)}" if isinstance(ids, np.ndarray) else ""
+        raise ExportError(f"expected one array of whole numbers, [T] or [1, T]{found}", code="export.arrays",
+                          where=str(path))
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= vocabulary:
+        raise ExportError(f"the token ids reach from {low} to {high}, expected 0 to {vocabulary - 1}",
+                          code="export.arrays", where=str(path), hint="use the tokenizer of this model")
+    return ids.astype(np.int64).reshape(-1)
 
 
 def _array(path: Path) -> np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]]:
@@ -119,7 +150,7 @@ def _array(path: Path) -> np.ndarray[Any, Any] | dict[str, np.ndarray[Any, Any]]
 
 
 def _from_processor(checkpoint: Checkpoint, request: Request) -> dict[str, torch.Tensor]:
-    processor = _processor(checkpoint)
+    processor = checkpoint.processor("AutoProcessor")
     arguments: dict[str, Any]
     if request.video is not None:
         clip = read_video(request.video, request.frames or 8)
@@ -143,21 +174,6 @@ def _from_processor(checkpoint: Checkpoint, request: Request) -> dict[str, torch
         raise ExportError(f"{type(processor).__name__} made no pixels from the {kind}", code="export.processor",
                           where=str(checkpoint.directory))
     return sample
-
-
-def _processor(checkpoint: Checkpoint) -> Any:
-    from transformers import AutoProcessor
-
-    with silent_transformers():
-        try:
-            return AutoProcessor.from_pretrained(checkpoint.directory, local_files_only=True)
-        except MemoryError:
-            raise
-        except Exception as error:                       # of any library below: all mean that the files are unfit
-            first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-            raise ExportError(f"the checkpoint's processor cannot be loaded: {first}", code="export.processor",
-                              where=str(checkpoint.directory),
-                              hint="give --tokens and --pixels instead of --image or --video") from error
 
 
 def _video_options(processor: Any, frames: int) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from .families import Visual, family_of
 if TYPE_CHECKING:
     import torch
 
-__all__ = ["find_layout", "made_up_ids", "placeholder_ids", "token_types"]
+__all__ = ["find_layout", "made_up_ids", "placeholder_ids", "random_text", "token_types"]
 
 PLACEHOLDERS = ("image_token_id", "video_token_id", "image_token_index", "video_token_index")
 PREFIX_TOKENS, QUERY_TOKENS = 4, 6
@@ -49,15 +49,9 @@ def made_up_ids(config: Any, sample: Mapping[str, torch.Tensor], generator: torc
     ids = placeholder_ids(config)
     video = any(name.endswith("videos") for name in sample)
     token = next(value for name, value in ids.items() if name.startswith("video" if video else "image"))
-    vocabulary = config.get_text_config().vocab_size
-    special = {*ids.values(), *_special(config)}
 
     def text(count: int) -> list[int]:
-        words: list[int] = []
-        while len(words) < count:
-            word = int(torch.randint(vocabulary, (), generator=generator))
-            words += [word] * (word not in special)
-        return words
+        return random_text(config, count, generator)
 
     frame = visual.grid[1] * visual.grid[2]
     if family.SEPARATORS and visual.grid[0] > 1:
@@ -67,6 +61,19 @@ def made_up_ids(config: Any, sample: Mapping[str, torch.Tensor], generator: torc
     else:
         body = [token] * visual.tokens
     return torch.tensor([[*text(PREFIX_TOKENS), *body, *text(QUERY_TOKENS)]])
+
+
+def random_text(config: Any, count: int, generator: torch.Generator) -> list[int]:
+    """`count` random token ids that stand for no picture and end no sentence."""
+    import torch
+
+    vocabulary = config.get_text_config().vocab_size
+    special = {*placeholder_ids(config).values(), *_special(config)}
+    words: list[int] = []
+    while len(words) < count:
+        word = int(torch.randint(vocabulary, (), generator=generator))
+        words += [word] * (word not in special)
+    return words
 
 
 def _special(config: Any) -> set[int]:

@@ -1,4 +1,6 @@
-"""A transformers VLM to ONNX: its prefill with a sample, as one static graph, checked on onnxruntime.
+"""A transformers model to ONNX: its prefill with a sample, as one static graph, checked on onnxruntime.
+
+A vision-language model, or a language model alone, whose graph has no visual tokens and whose metadata says so.
 
     from focusc.export.vlm import export_vlm
     print(export_vlm("llava-onevision-7b/", "model.onnx", request=Request(image=Path("cat.png"))))
@@ -15,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .errors import ExportError
-from .layout import Layout, to_metadata
+from .layout import TEXT_ONLY, Layout, to_metadata
 from .metadata import PRODUCER, WEIGHTS
 from .onnx_export import TOLERANCE
 from .samples import Request
@@ -33,7 +35,8 @@ OPSETS = (20, 23)
 
 @dataclass(frozen=True)
 class VlmReport:
-    """What was written, from what, and how well it agrees with torch. Seconds by step; bytes on disk.
+    """What was written, from what, and how well it agrees with torch. Seconds by step; bytes on disk. `layout` is None
+    for a model that does not see.
 
     max_abs, max_rel: largest difference of the logits on onnxruntime, absolute and over the largest logit, the larger
     of two samples: the one traced and one with other pixels and other text. None without weights.
@@ -41,7 +44,7 @@ class VlmReport:
 
     path: Path
     model: str
-    layout: Layout
+    layout: Layout | None
     layout_source: str
     sample: str
     opset: int
@@ -60,12 +63,14 @@ class VlmReport:
         agreement = "no weights, so nothing to compare" if self.max_abs is None else (
             f"torch against onnxruntime: max error {self.max_abs:.1e}, relative {self.max_rel:.1e}, on the traced and "
             "on another sample")
+        where = "no visual tokens" if layout is None else (
+            f"visual {layout.start},{layout.length} grid {'x'.join(map(str, layout.grid))} "
+            f"strides {','.join(map(str, layout.strides))} query {layout.query}")
         steps = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in self.seconds.items())
         return "\n".join([
             f"{self.path}: {self.model}, opset {self.opset}, {self.nodes} nodes, {self.parameters:,} parameters, "
             f"{self.file_bytes / 1e6:.1f} MB",
-            f"  layout   visual {layout.start},{layout.length} grid {'x'.join(map(str, layout.grid))} "
-            f"strides {','.join(map(str, layout.strides))} query {layout.query} ({self.layout_source})",
+            f"  layout   {where} ({self.layout_source})",
             f"  sample   {self.sample}; {sum(self.recorded.values())} values recorded at {len(self.recorded)} places",
             f"  parity   {agreement}",
             f"  with     {', '.join(f'{name} {version}' for name, version in self.versions.items())}",
@@ -76,8 +81,8 @@ class VlmReport:
 def export_vlm(source: str | Path, output: str | Path, *, request: Request | None = None, opset: int = 23,
                random_weights: int | None = None, weights: bool = True,
                progress: Callable[[str, int, int], None] = lambda *_: None) -> VlmReport:
-    """Export a checkpoint directory or config.json to `output`; OUTPUT.data holds the weights, OUTPUT stem .npz the
-    sample's graph inputs.
+    """Export a checkpoint directory, a config.json or a GGUF file to `output`; OUTPUT.data holds the weights, OUTPUT's
+    stem with .npz the sample's graph inputs.
 
     random_weights: seed of an untrained instance. weights=False: shapes only, OUTPUT.data is a hole. Raises ExportError
     (see docs/errors.md, `export.*`) or OSError; nothing is written unless everything agrees.
@@ -99,7 +104,7 @@ def export_vlm(source: str | Path, output: str | Path, *, request: Request | Non
     clock.step("load")
     checkpoint = open_checkpoint(source)
     sample, sample_source = sample_of(checkpoint, request)
-    layout, layout_source = find_layout(checkpoint.config, sample)
+    layout, layout_source = find_layout(checkpoint.config, sample) if checkpoint.visual else (None, "text only")
     if weights:
         model = checkpoint.load() if random_weights is None else checkpoint.random(random_weights)
     else:
@@ -109,7 +114,8 @@ def export_vlm(source: str | Path, output: str | Path, *, request: Request | Non
     clock.step("convert")
     graph = convert(program, list(prefill.inputs), "logits", opset)
     _check_static(graph)
-    metadata = to_metadata(layout) | {PRODUCER: f"focusc export {checkpoint.model_type}"}
+    metadata = {**(TEXT_ONLY if layout is None else to_metadata(layout)),
+                PRODUCER: f"focusc export {checkpoint.model_type}"}
     if not weights:
         metadata[WEIGHTS] = "absent"
     with save_beside(output) as folder:

@@ -11,7 +11,7 @@ import onnx
 
 from focusc.frontend import rules  # noqa: F401  (registers the rules)
 from focusc.frontend.errors import Unsupported
-from focusc.frontend.layout import check_against_sequences, find_layout
+from focusc.frontend.layout import check_against_sequences, find_layout, layout_attribute
 from focusc.frontend.model_file import DEFAULT_DOMAINS, ModelFile, location, open_model
 from focusc.frontend.node import Node, shape
 from focusc.frontend.notes import Notes
@@ -32,8 +32,8 @@ def import_onnx(path: str | Path, layout: Layout | Mapping[str, Any] | None = No
     """Read an ONNX file into a module of the tensor dialect (and of the nn dialect where a node says it already).
 
     `layout` (a Layout, or a mapping with visual, grid, strides, query) takes precedence over the file's metadata.
-    Module attributes: `layout` if known, `notes` (conversions and dropped inputs). Raises CompileError with every
-    problem found, up to its limit: `onnx.*`, `layout.*`.
+    Module attributes: `layout` if known (empty for a model without visual tokens), `notes` (conversions and dropped
+    inputs). Raises CompileError with every problem found, up to its limit: `onnx.*`, `layout.*`.
     """
     model = open_model(path)
     importer = Importer(model)
@@ -44,7 +44,9 @@ def import_onnx(path: str | Path, layout: Layout | Mapping[str, Any] | None = No
     module = importer.module()
     if found is not None:
         check_against_sequences(found, sequence_lengths(module), model.name)
-        module.attrs["layout"] = found.facts()
+    attribute = layout_attribute(found, model.metadata)
+    if attribute is not None:
+        module.attrs["layout"] = attribute
     return module
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from focusc.export.layout import from_metadata
+from focusc.export.layout import from_metadata, text_only
 from focusc.ir.concentration.layout import Layout
 from focusc.ir.diagnostics import Loc
 
@@ -18,6 +18,14 @@ def find_layout(given: Layout | Mapping[str, Any] | None, metadata: Mapping[str,
     if given is None:
         return from_metadata(metadata, Loc(file=file))
     return given if isinstance(given, Layout) else Layout.parse(given)
+
+
+def layout_attribute(found: Layout | None, metadata: Mapping[str, str]) -> dict[str, Any] | None:
+    """What a module's attribute `layout` holds: the facts, nothing ({}) if the file says that it has no visual tokens,
+    None (no such attribute) if nothing is known."""
+    if found is None:
+        return {} if text_only(metadata) else None
+    return found.facts()
 
 
 def check_against_sequences(layout: Layout, rows: Collection[int], file: str) -> None:

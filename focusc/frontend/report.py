@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from focusc.frontend.importer import Importer, Outcome, sequence_lengths
-from focusc.frontend.layout import check_against_sequences, find_layout
+from focusc.frontend.layout import check_against_sequences, find_layout, layout_attribute
 from focusc.frontend.model_file import open_model
 from focusc.ir import Module
 from focusc.ir.concentration.layout import Layout
@@ -88,11 +88,11 @@ def op_report(path: str | Path, layout: Layout | Mapping[str, Any] | None = None
     module, used = importer.imported(), None
     try:
         found = find_layout(layout, model.metadata, model.name)
-        if found is not None:
-            used = found.facts()
-            if module is not None and not importer.problems:
+        used = layout_attribute(found, model.metadata)
+        if used is not None and module is not None and not importer.problems:
+            if found is not None:
                 check_against_sequences(found, sequence_lengths(module), model.name)
-                module.attrs["layout"] = used
+            module.attrs["layout"] = used
     except CompileError as error:
         problems += error.diagnostics
     nodes = tuple(_report(i, o) for i, o in enumerate(importer.outcomes))

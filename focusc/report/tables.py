@@ -73,7 +73,7 @@ def ops_table(report: OpReport, listed: str = "all") -> RenderableType:
         note = "note: no token layout in the metadata; concentration needs one (--visual, --grid, --query)"
         parts.append(Text(note, "dim"))
     else:
-        facts = "; ".join(f"{name} {value}" for name, value in report.layout.items())
+        facts = "; ".join(f"{name} {value}" for name, value in report.layout.items()) or "no visual tokens"
         parts.append(Text(f"token layout: {facts}", "dim"))
     verdict = "supported" if report.supported else "not supported"
     verdict += f" on {report.target}, concentrate {report.concentrate}" if report.target else ""

@@ -169,8 +169,8 @@ def test_what_is_no_model(tmp_path: Path, refused: Refused) -> None:
     refused("export.config", empty, out)
     (empty / "config.json").write_text('{"model_type": "llava_twovision"}')
     assert "no model of type 'llava_twovision'" in str(refused("export.model-type", empty, out))
-    (empty / "config.json").write_text('{"model_type": "llama"}')
-    refused("export.no-vlm", empty, out, random_weights=0)
+    (empty / "config.json").write_text('{"model_type": "bert"}')
+    refused("export.architecture", empty, out, random_weights=0)
     refused("export.opset", empty, out, opset=18)
 
 
@@ -217,7 +217,7 @@ def test_tokens_and_pixels_that_do_not_fit(tmp_path: Path, refused: Refused) -> 
 
 
 @pytest.mark.parametrize("options", [
-    {"image": Path("a.png"), "video": Path("b.mp4")}, {"tokens": Path("a.npy")}, {"prompt": "What?"}, {"frames": 0},
+    {"image": Path("a.png"), "video": Path("b.mp4")}, {"pixels": Path("a.npz")}, {"frames": 0},
 ])
 def test_options_that_exclude_each_other(options: dict[str, Any]) -> None:
     with pytest.raises(ExportError) as caught:
