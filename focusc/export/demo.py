@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
+
 from .evaluation import Question
 from .layout import Layout
 from .onnx_export import Exportable
@@ -31,6 +33,24 @@ def questions(split: str, count: int, start: int = 0) -> Iterator[Question]:
     for item in samples(split, count, start=start):
         inputs = {"pixel_values": item.pixel_values, "input_ids": item.input_ids}
         yield Question(inputs, item.answer_id, item.question, item.family)
+
+
+def clip_frames() -> int:
+    """Number of frames that the model takes."""
+    from focusc.models.demo.scene import FRAMES
+
+    return FRAMES
+
+
+def ask_clip(frames: np.ndarray) -> Iterator[Question]:
+    """Questions about RGB frames uint8 [8, height, width, 3] from elsewhere; no answer is known."""
+    from focusc.models.demo.clip import QUESTIONS, pixel_values
+    from focusc.models.demo.data import VISUAL
+    from focusc.models.demo.tokenizer import prompt_ids
+
+    pixels = pixel_values(frames)
+    for text in QUESTIONS:
+        yield Question({"pixel_values": pixels, "input_ids": prompt_ids(text, VISUAL)}, None, text, "clip")
 
 
 def answer_text(token: int) -> str:

@@ -26,8 +26,9 @@ def read_image(path: Path) -> Frames:
                           code="export.image", where=str(path), hint="PNG, JPEG and WebP are read") from None
 
 
-def read_video(path: Path, frames: int) -> Frames:
-    """[frames, height, width, 3]: evenly spaced frames, the first and the last included.
+def read_video(path: Path, frames: int, *, every: int | None = None) -> Frames:
+    """[frames, height, width, 3]: evenly spaced frames, the first and the last included; or every `every`th from the
+    first on.
 
     ExportError if the file cannot be decoded or has fewer frames.
     """
@@ -39,10 +40,12 @@ def read_video(path: Path, frames: int) -> Frames:
             if not container.streams.video:
                 raise ExportError("the file has no video stream", code="export.video", where=str(path))
             count = sum(1 for _ in container.decode(video=0))
-        if count < frames:
-            raise ExportError(f"the clip has {count} frames, {frames} were asked for", code="export.frames",
+        needed = frames if every is None else (frames - 1) * every + 1
+        if count < needed:
+            raise ExportError(f"the clip has {count} frames, {needed} were asked for", code="export.frames",
                               where=str(path), hint=f"use --frames {count} or fewer" if count else "")
-        wanted = sorted({round(i * (count - 1) / max(1, frames - 1)) for i in range(frames)})
+        step = (count - 1) / max(1, frames - 1) if every is None else every
+        wanted = {round(i * step) for i in range(frames)}
         with av.open(str(path)) as container:
             kept = [frame.to_ndarray(format="rgb24") for index, frame in enumerate(container.decode(video=0))
                     if index in wanted]

@@ -182,11 +182,13 @@ def stats_table(stats: Mapping[str, Any], nodes: int = 10) -> RenderableType:
     return Group(*parts)
 
 
-def answers_table(rows: Sequence[Sequence[str]], who: Sequence[str]) -> Table:
-    """Questions, the right answers, and what each of `who` said; wrong answers are marked."""
-    made = table("", "question", "answer", *who, left=2 + len(who))
+def answers_table(rows: Sequence[Sequence[str | None]], who: Sequence[str]) -> Table:
+    """Questions, the right answers if they are known, and what each of `who` said; wrong answers are marked."""
+    known = any(row[1] is not None for row in rows)
+    made = table("", "question", *(["answer"] if known else []), *who, left=1 + known + len(who))
     for question, right, *answers in rows:
-        made.add_row(question, right, *(answer if answer == right else f"{answer} (wrong)" for answer in answers))
+        said = [a if right in (None, a) else f"{a} (wrong)" for a in answers]
+        made.add_row(question, *([right or ""] if known else []), *said)
     return made
 
 

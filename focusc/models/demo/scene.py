@@ -12,7 +12,7 @@ import numpy as np
 
 from . import photos
 
-__all__ = ["FRAMES", "GRID", "PATCH", "SIZE", "Scene", "Thing", "draw", "make_scene"]
+__all__ = ["FRAMES", "GRID", "PATCH", "SIZE", "Scene", "Thing", "draw", "make_scene", "normalised"]
 
 FRAMES, SIZE, PATCH = 8, 48, 8
 GRID = SIZE // PATCH
@@ -173,6 +173,11 @@ def _inside(shape: int, dx: np.ndarray, dy: np.ndarray, r: float) -> np.ndarray:
     return (ex * py - ey * (px - outer)) / np.hypot(ex, ey)
 
 
+def normalised(video: np.ndarray) -> np.ndarray:
+    """Pixel values float32 [f, 3, h, w] of RGB in 0..1 [f, h, w, 3]: of about zero mean and unit range."""
+    return np.ascontiguousarray(((video - 0.45) / 0.25).transpose(0, 3, 1, 2), dtype=np.float32)
+
+
 def draw(scene: Scene, frames: np.ndarray | None = None, *,
          labels: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
     """Render `frames` (all by default) of a scene.
@@ -206,5 +211,4 @@ def draw(scene: Scene, frames: np.ndarray | None = None, *,
             target[seen] = np.where(hit[..., None], label, target[seen])
     noise = np.random.default_rng(scene.noise_seed).standard_normal(x.shape, dtype=np.float32)
     x = np.clip(x + 0.03 * noise, 0, 1)
-    pixels = np.ascontiguousarray(((x - 0.45) / 0.25).transpose(0, 3, 1, 2), dtype=np.float32)
-    return pixels, None if target is None else target.reshape(len(which), GRID * GRID, 5)
+    return normalised(x), None if target is None else target.reshape(len(which), GRID * GRID, 5)
