@@ -253,9 +253,11 @@ def _guarded(where: Path, build: Any) -> Any:
 @contextmanager
 def silent_transformers() -> Iterator[None]:
     """No progress bars and warnings while transformers works; errors are raised all the same."""
-    from transformers import modeling_gguf_pytorch_utils as gguf
+    import importlib
+
     from transformers.utils import logging
 
+    gguf: Any = importlib.import_module("transformers.modeling_gguf_pytorch_utils")
     level = logging.get_verbosity()
     bars, bar = logging.is_progress_bar_enabled(), gguf.tqdm
     logging.set_verbosity_error()
