@@ -5,8 +5,8 @@ a LLaVA-OneVision with random weights (a small SigLIP tower at 384 x 384, 14 x 1
 few layers). All visual tokens stay (method sic), so that what is counted is redundancy and nothing else. Beside them:
 the demo's synthetic videos; noise, which has no redundancy; and one frame eight times, which is nothing but.
 
-The IR is interpreted. Random weights are no trained model: what they preserve is that equal pixels give equal
-features, and the row `noise` says how much similarity they make of themselves.
+The IR is interpreted. Random weights are no trained model: what they preserve is that like pixels give like features,
+most of all where these enter the decoder. The row `noise` says how much of the similarity is the model's own making.
 """
 
 from __future__ import annotations
@@ -188,26 +188,29 @@ def of_onevision(folder: Path, clips: Mapping[str, Array], method: str) -> list[
 
 
 def show(title: str, rows: Sequence[Found]) -> str:
-    """A table by site for every threshold, and one by layer for the middle one."""
+    """A table by site, one by layer, and one of what enters the decoder; every threshold in each."""
     sites = list(dict.fromkeys(site for row in rows for _, site in row.sites))
     layers = sorted({layer for row in rows for layer, _ in row.sites})
-    lines = [f"\n{title}: vectors linked, per cent; by site over all layers", ""]
-    lines.append(f"{'video':<30}{'threshold':>10}" + "".join(f"{site:>10}" for site in sites)
-                 + f"{'all':>10}{'from an earlier frame':>24}")
-    for row in sorted(rows, key=lambda r: list(dict.fromkeys(x.video for x in rows)).index(r.video)):
-        total = row.over()
-        lines.append(f"{row.video:<30}{row.threshold:>10.2f}" + "".join(_percent(row.over(site=s), 10) for s in sites)
-                     + _percent(total, 10) + f"{100 * total.earlier / max(total.vectors, 1):>24.1f}")
-    middle = THRESHOLDS[len(THRESHOLDS) // 2]
-    lines += ["", f"{title}: by layer over all sites, threshold {middle}", "",
-              f"{'video':<40}" + "".join(f"{layer:>10}" for layer in layers)]
-    lines += [f"{row.video:<40}" + "".join(_percent(row.over(layer=n), 10) for n in layers)
-              for row in rows if row.threshold == middle]
-    return "\n".join(lines)
+    order = list(dict.fromkeys(row.video for row in rows))
+    rows = sorted(rows, key=lambda row: order.index(row.video))
+    by_site = [(site, [row.over(site=site) for row in rows]) for site in sites]
+    by_layer = [(f"layer {layer}", [row.over(layer=layer) for row in rows]) for layer in layers]
+    entering = [row.over(layers[0], sites[0]) for row in rows]
+    totals = [("all", [row.over() for row in rows])]
+    return "\n".join([
+        f"\n{title}: vectors linked, per cent, by site over all layers", *_table(rows, by_site + totals),
+        f"\n{title}: by layer over all sites", *_table(rows, by_layer + totals),
+        f"\n{title}: what enters the decoder (layer {layers[0]}, {sites[0]}); of all, links to an earlier frame",
+        *_table(rows, [("linked", entering), ("earlier", [Share(s.vectors, s.earlier) for s in entering])])])
 
 
-def _percent(share: Share, width: int) -> str:
-    return f"{100 * share.linked / max(share.vectors, 1):>{width}.1f}"
+def _table(rows: Sequence[Found], columns: Sequence[tuple[str, Sequence[Share]]]) -> list[str]:
+    lines = ["", f"{'video':<28}{'threshold':>10}" + "".join(f"{name:>9}" for name, _ in columns)]
+    for index, row in enumerate(rows):
+        shares = [column[index] for _, column in columns]
+        lines.append(f"{row.video:<28}{row.threshold:>10.2f}"
+                     + "".join(f"{100 * share.linked / max(share.vectors, 1):>9.1f}" for share in shares))
+    return lines
 
 
 def main() -> None:
