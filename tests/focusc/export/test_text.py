@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from focusc import driver
 from focusc.driver import CompileOptions, InputError, compile_model, concentration_sites, load_model, ops
 from focusc.driver.comparison import reference
 from focusc.driver.execution import Runner
@@ -210,12 +211,21 @@ def test_what_neither_sees_nor_continues_text(kind: str, tmp_path: Path) -> None
     path = tmp_path / "config.json"
     path.write_text(json.dumps({"model_type": kind}))
     refused("export.architecture", path, Request(), random_weights=0)
+    with pytest.raises(InputError) as caught:
+        driver.export_vlm(path, tmp_path / "model.onnx", request=Request(), random_weights=0)
+    assert caught.value.render() == f"""\
+{path}: error[export.architecture]: {kind} neither sees pictures nor continues text
+  hint: the config needs a vision_config with an image-text-to-text architecture, or the architecture of a causal language model"""
 
 
 def test_damaged_gguf(tmp_path: Path) -> None:
     path = tmp_path / "a.gguf"
     path.write_bytes(b"PK\x03\x04")
-    assert "the file begins with b'PK\\x03\\x04', expected b'GGUF'" in refused("export.gguf", path, Request())
+    refused("export.gguf", path, Request())
+    with pytest.raises(InputError) as caught:
+        driver.export_vlm(path, tmp_path / "model.onnx", request=Request())
+    assert caught.value.render() == (
+        f"{path}: error[export.gguf]: the file begins with b'PK\\x03\\x04', expected b'GGUF'")
     path.write_bytes(b"GGUF" + b"\xff" * 40)
     refused("export.load", path, Request())
     write_gguf(path, open_checkpoint(config(tmp_path, "llama")).random(7))
