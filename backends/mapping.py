@@ -36,6 +36,13 @@ class Rows:
         """Number of pieces."""
         return 1 + max(0, -(-(self.total - self.first) // self.step))
 
+    @property
+    def sizes(self) -> list[tuple[int, int]]:
+        """(rows, how many pieces of them): the first, whole ones, the last."""
+        first = min(self.first, self.total)
+        whole, rest = divmod(self.total - first, self.step)
+        return [(size, count) for size, count in ((first, 1), (self.step, whole), (rest, 1)) if size and count]
+
 
 def even(total: int, most: int) -> Rows:
     """As few pieces of at most `most` rows as possible, of nearly the same size."""
@@ -88,20 +95,29 @@ def candidates(gemm: Gemm, tiling: Tiling) -> Iterator[tuple[Rows, int, bool]]:
 def score(gemm: Gemm, rows: Rows, n: int, double: bool, machine: Machine) -> Choice:
     """Estimated cycles and DRAM bytes of one candidate."""
     tiles = -(-gemm.columns // n)
-    cols = min(n, gemm.columns)
     read = gemm.products * (tiles * gemm.rows * gemm.k + rows.pieces * gemm.k * gemm.columns)
     moved = ELEMENT * (read + gemm.rows * gemm.columns)
+    last = gemm.columns - (tiles - 1) * n
+    cycles = sum(
+        count * times * _step(gemm, height, width, double, machine)
+        for height, count in rows.sizes
+        for width, times in ((n, tiles - 1), (last, 1))
+        if times
+    )
+    return Choice(rows, n, max(cycles, moved / machine.bytes_per_cycle), moved)
+
+
+def _step(gemm: Gemm, rows: int, cols: int, double: bool, machine: Machine) -> float:
+    """Cycles of one tile: its products, and its way out where nothing else can be computed meanwhile."""
     passes = gemm.products * -(-gemm.k // machine.array.rows) * -(-cols // machine.array.cols)
-    compute = passes * max(rows.most, machine.array.rows)
-    vector = rows.most * cols * gemm.live / machine.sfu.mul
+    compute = passes * max(rows, machine.array.rows)
+    vector = rows * cols * gemm.live / machine.sfu.mul
     if gemm.window:
-        out = rows.most * -(-cols // machine.sic.lanes) * gemm.window * machine.sic.compare_cycles_per_candidate
+        out = rows * -(-cols // machine.sic.lanes) * gemm.window * machine.sic.compare_cycles_per_candidate
     else:
-        out = rows.most * cols * ELEMENT / machine.bytes_per_cycle
+        out = rows * cols * ELEMENT / machine.bytes_per_cycle
     drain = vector + out
-    step = max(compute, drain) if double else compute + drain
-    cycles = max(rows.pieces * tiles * step, moved / machine.bytes_per_cycle)
-    return Choice(rows, n, cycles, moved)
+    return max(compute, drain) if double else compute + drain
 
 
 def search(gemm: Gemm, tiling: Tiling) -> Choice | None:
