@@ -1,39 +1,37 @@
 """The two models of the same machine: compiled programs against the closed form, operation by operation.
 
-`python benchmarks/crosscheck.py [--workload W] [--frames N] [--layers N] [--compression C]` compiles the workload dense,
-with SEC alone and with SEC and SIC, times each without data (array model `scalesim`), and prints array cycles, MACs and
-DRAM bytes of every operation beside those of the corrected cost model: the difference, what the named causes explain,
-and what is left. docs/cost_models.md holds its output.
+`python benchmarks/crosscheck.py [--workload W] [--frames N] [--layers N] [--compression C]` compiles the workload
+dense, with SEC alone and with SEC and SIC, times each without data (array model `scalesim`), and prints array cycles,
+MACs and DRAM bytes of every operation beside those of the corrected cost model: the difference, what the named causes
+explain, and what is left. docs/cost_models.md holds its output.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from rich.console import Console
 
 from focusc.backends.cost import load_accelerator
 from focusc.backends.cost.crosscheck import CAUSES, Comparison, cross_check
 from focusc.backends.hardware import load_hardware
+from focusc.backends.prefill import build
 from focusc.backends.trace_program import site_counts
 from focusc.backends.trace_synth import synthesize
 from focusc.backends.workload import Workload, load_workload
-from focusc.driver import build_workload, compile
-from focusc.isa.container import load
+from focusc.driver.compiler import compile_model
+from focusc.driver.options import CompileOptions
 from focusc.report.tables import table
 
 METHODS = {"dense": ("systolic", "none"), "sec": ("focus", "sec"), "focus": ("focus", "focus")}
 
 
-def compared(workload: Workload, method: str, compression: float, folder: Path) -> list[Comparison]:
+def compared(workload: Workload, method: str, compression: float) -> list[Comparison]:
     """All comparisons of one method."""
     target, concentrate = METHODS[method]
-    build_workload(workload, folder / "w.fir")
-    compile(folder / "w.fir", folder / "w.fbin", target=target, concentrate=concentrate, no_weights=True)
-    program = load(folder / "w.fbin")
+    options = CompileOptions.load(None, target=target, concentrate=concentrate)
+    program = compile_model(build(workload), options, weights=False).program
     trace = None if method == "dense" else synthesize(workload, compression=compression)
     counts = site_counts(trace, program) if trace is not None and method == "focus" else None
     return cross_check(program, load_hardware(target), workload, trace, counts, load_accelerator(target))
@@ -68,8 +66,7 @@ def main() -> None:
     console = Console(width=150)
     worst = 0.0
     for method in given.methods.split(","):
-        with TemporaryDirectory() as name:
-            rows = compared(workload, method, given.compression, Path(name))
+        rows = compared(workload, method, given.compression)
         show(method, rows, console)
         worst = max(worst, *(abs(row.residual) for row in rows))
     for name, text in CAUSES.items():

@@ -150,6 +150,7 @@ def _int8(table: Table) -> Figure:
     keys_below(axes[1, 0], [w for w, _ in runs], gap=-0.52)
     legend(figure, table, (), drawn, columns=3)
     axes[0, 0].legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4)
+    figure.align_ylabels(axes[:, 0])
     return figure
 
 
@@ -171,7 +172,7 @@ def _ablation(table: Table) -> Figure:
                             textcoords="offset points", ha="center", fontsize=6.5)
     axes[0, 0].set(ylabel="speed-up over dense (x)")
     axes[0, 0].margins(y=0.12)
-    legend(figure, table, (), [*drawn, *found], columns=3)
+    legend(figure, table, (), [*drawn, *found], columns=2)
     return figure
 
 
@@ -270,7 +271,7 @@ def _utilisation(table: Table) -> Figure:
                            xycoords=("data", "axes fraction"), ha="right", va="top", fontsize=6.5)
     panel.set(xlabel="n / (n + 32), n unique vectors of a tile and slot", ylabel="tiles and slots (%)", xlim=(0.5, 1),
               title="tiles of a synthetic trace")
-    panel.legend(loc="center left")
+    panel.legend(loc="center left", frameon=True, framealpha=1.0, edgecolor="none")
     panel.grid(axis="y")
     legend(figure, table, (), drawn, columns=4)
     return figure
