@@ -249,9 +249,19 @@ def accelerated(case: Case, fixed: int, folder: Path) -> str:
                 return f"failed: {error.code}"
             found = found or error.code
             continue
-        wrong = differences(got, dict(zip(got, map(plain, outputs), strict=True)), F16_ERROR)
+        expected = dict(zip(got, map(plain, outputs), strict=True))
+        wrong = differences(got, expected, F16_ERROR)
+        if wrong and differences(interpret(fused, halved(arrays)), expected, F16_ERROR):
+            found = found or "inputs beyond the precision of f16"
+            continue
         return f"failed: {wrong}" if wrong else "emulated"
     return found
+
+
+def halved(arrays: dict[str, Array]) -> dict[str, Array]:
+    """The arrays as the machine stores them: floating numbers rounded to f16."""
+    with np.errstate(over="ignore"):
+        return {name: a.astype(np.float16).astype(a.dtype) if a.dtype.kind == "f" else a for name, a in arrays.items()}
 
 
 def differences(found: dict[str, Array], expected: dict[str, Array], error: float) -> str:
@@ -321,7 +331,8 @@ Operators with an import rule, and what onnx's own backend node tests say of the
 * constant: of these, passed with inputs made initialisers, since the compiler must know them.
 * not applicable: refused for the reason given below the table.
 * accelerator: of these, compiled for the target `focus` and executed on the emulator within {error:g} of the largest
-  value. The others have no lowering as a single node, are computed when compiling, or are of another element type.
+  value. The others have no lowering as a single node, are computed when compiling, are of another element type, or have
+  inputs whose rounding to f16 alone changes the result more.
 
 | operator | passed | constant | not applicable | failed | accelerator |
 |---|---|---|---|---|---|

@@ -96,6 +96,10 @@ class Lowering:
     absorbed: set[Op] = field(default_factory=set[Op])
     pending: dict[Op, Callable[[], None]] = field(default_factory=dict[Op, Callable[[], None]])
     nodes: dict[Loc, Node] = field(default_factory=dict[Loc, Node])
+    prologues: dict[Value, tuple[Value, Callable[[Value], Value]]] = field(
+        default_factory=dict[Value, tuple[Value, Callable[[Value], Value]]]
+    )
+    """Values that the reduction which reads them computes: what they are a function of, and the function of a tile."""
     shared: dict[str, Value] = field(default_factory=dict[str, Value])
     """Constant buffers of the lowering's own, by name."""
     exact: dict[Value, str] = field(default_factory=dict[Value, str])

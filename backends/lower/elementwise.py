@@ -15,7 +15,7 @@ from focusc.backends.lower.gemm import ACTIVATIONS, rotary
 from focusc.backends.lower.moves import Place, walk
 from focusc.backends.lower.strided import Cut, Strided, cut, longest, near, simplified
 from focusc.backends.lower.views import matrix_shape
-from focusc.backends.lower.windows import beside, too_large
+from focusc.backends.lower.windows import REDUCTIONS, beside, too_large
 from focusc.ir import Op, TensorType, Value
 from focusc.ir.diagnostics import fail
 from focusc.ir.matching import scalar_of
@@ -258,13 +258,24 @@ def operand(low: Lowering, value: Value) -> Strided:
     return Strided.of(low.view(value), value.type.shape)
 
 
+def _function(low: Lowering, op: Op, x: Value, compute: Function) -> None:
+    """A function of one value, and those behind it: a kernel, or part of the reduction that alone reads the last."""
+    chain = Chain.of(low, op)
+    user = low.single_user(chain.result)
+    if user is None or user.name not in REDUCTIONS:
+        pointwise(low, op, lambda t: compute(t[0]), [x])
+        return
+    low.absorbed.update(chain.ops[1:])
+    low.prologues[chain.result] = (x, lambda t: chain.finish(low, compute(t)))
+
+
 @handles(*BINARY, "tensor.pow")
 def binary(low: Lowering, op: Op) -> None:
     """a op b with broadcasting; an operand of full shape goes first where the op commutes."""
     a, b = op.operands
     assert a is not None and b is not None
     if (found := function(low, op)) is not None:
-        pointwise(low, op, lambda t: found[1](t[0]), [found[0]])
+        _function(low, op, *found)
         return
     if op.name == "tensor.pow":
         raise fail(
@@ -283,7 +294,7 @@ def unary(low: Lowering, op: Op) -> None:
     """fn(a)."""
     found = function(low, op)
     assert found is not None
-    pointwise(low, op, lambda t: found[1](t[0]), [found[0]])
+    _function(low, op, *found)
 
 
 @handles("tensor.where")

@@ -24,6 +24,9 @@ from focusc.ir.diagnostics import fail
 RUNS = 8
 """Most runs of a constant list that are copied run by run; the text grows with them."""
 
+WIDE = 1024
+"""Columns that a tile of rows by number has at least, if they fit: each piece of a row reads the list again."""
+
 Numbers = NDArray[np.int64]
 
 
@@ -96,7 +99,7 @@ def move_listed(
     both = [i for i in range(len(a.dims)) if a.strides[i] == b.strides[i] == 1]
     col = longest(a.dims, both)
     count, row = plain.dims[axis], len(a.dims)
-    c = cut(low, (*a.dims, count), row, col)
+    c = cut(low, (*a.dims, count), row, col, least=WIDE) or cut(low, (*a.dims, count), row, col)
     if c is None:
         raise fail("tile.obuf", f"one row of 32 f32 does not fit the output buffer of {low.tiling.obuf} bytes", op.loc)
     low.kernel(op)

@@ -6,19 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from focusc.backends.lower.context import Lowering, handles
+from focusc.backends.lower.elementwise import Chain, Function
 from focusc.backends.lower.emit import Ix
 from focusc.backends.lower.moves import Place, walk
 from focusc.backends.lower.strided import Strided, cut, longest, near, simplified
-from focusc.backends.lower.windows import Finish, Taps, accumulate, carried, too_large
+from focusc.backends.lower.windows import REDUCTIONS, Finish, Taps, accumulate, carried, too_large
 from focusc.ir import Op, TensorType, Value
 from focusc.ir.ops.tile_vector import LOWEST
-
-REDUCTIONS = {
-    "tensor.reduce_sum": "add",
-    "tensor.reduce_mean": "add",
-    "tensor.reduce_max": "max",
-    "tensor.reduce_min": "max",
-}
 
 
 @handles(*REDUCTIONS)
@@ -27,10 +21,13 @@ def reduction(low: Lowering, op: Op) -> None:
     x, result, e = op.operands[0], op.results[0], low.emit
     assert x is not None and isinstance(x.type, TensorType) and isinstance(result.type, TensorType)
     rank, fn = x.type.rank, REDUCTIONS[op.name]
+    base, before = low.prologues.get(x, (x, None))
+    chain = Chain.of(low, op)
+    low.absorbed.update(chain.ops[1:])
     gone = {axis % rank for axis in op.attrs["axes"]} or set(range(rank))
     kept = [axis for axis in range(rank) if axis not in gone]
-    whole = Strided.of(low.view(x), x.type.shape)
-    target = Strided.of(low.result(result), result.type.shape)
+    whole = Strided.of(low.view(base), x.type.shape)
+    target = Strided.of(low.result(chain.result), result.type.shape)
     if op.attrs["keepdims"]:
         target = only(target, kept)
     (inner,) = simplified(only(whole, sorted(gone)))
@@ -40,15 +37,21 @@ def reduction(low: Lowering, op: Op) -> None:
 
     def finish(acc: Value, at: Place) -> Value:
         if op.name == "tensor.reduce_mean":
-            return e.scalar("mul", acc, 1 / taps.count)
-        return e.unary("neg", acc) if negated else acc
+            acc = e.scalar("mul", acc, 1 / taps.count)
+        return chain.finish(low, e.unary("neg", acc) if negated else acc)
+
+    def prepare(tile: Value) -> Value:
+        tile = before(tile) if before is not None else tile
+        e.at(op.loc)
+        return e.unary("neg", tile) if negated else tile
 
     def step(acc: Value, stream: Value, tap: Ix, at: Place) -> Value:
-        return e.binary(fn, acc, e.unary("neg", e.to_tile(stream)) if negated else stream)
+        plain = before is None and not negated
+        return e.binary(fn, acc, stream if plain else prepare(e.to_tile(stream)))
 
     low.kernel(op)
     if inner.strides[-1] == 1 and not any(s == 1 for s in source.strides):
-        _across(low, op, source, taps, target, "rsum" if fn == "add" else "rmax", negated, start, finish)
+        _across(low, op, source, taps, target, "rsum" if fn == "add" else "rmax", prepare, start, finish)
     else:
         accumulate(low, op, source, taps, target, start, step, finish)
 
@@ -65,7 +68,7 @@ def _across(
     taps: Taps,
     target: Strided,
     fn: str,
-    negated: bool,
+    prepare: Function,
     start: float,
     finish: Finish,
 ) -> None:
@@ -83,7 +86,7 @@ def _across(
             with e.loop(width, c.cols, inits=[acc]) as k:
                 first = source.at(at.indices) + where + k.off
                 tile = e.to_tile(e.load_strided(source.buffer, first, at.rows, k.len, pitch))
-                k.yields.append(e.reduce(fn, e.unary("neg", tile) if negated else tile, k.carried[0]))
+                k.yields.append(e.reduce(fn, prepare(tile), k.carried[0]))
             return k.results[0]
 
         acc = carried(low, rest, e.fill(at.rows, 1, start), body)

@@ -19,6 +19,14 @@ from focusc.ir.diagnostics import fail
 from focusc.ir.ops.nn_window import inverse_counts
 from focusc.ir.ops.tile_vector import LOWEST
 
+REDUCTIONS = {
+    "tensor.reduce_sum": "add",
+    "tensor.reduce_mean": "add",
+    "tensor.reduce_max": "max",
+    "tensor.reduce_min": "max",
+}
+"""Reductions over axes, and how two partial results join."""
+
 F16_LOWEST = -65504.0
 """What surrounds a maximum: no f16 number is less."""
 

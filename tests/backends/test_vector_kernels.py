@@ -123,6 +123,16 @@ def test_reductions_over_any_axes(data: st.DataObject) -> None:
     close(module, {"x": reals(shape)}, m=data.draw(st.sampled_from([0, 8])))
 
 
+@pytest.mark.parametrize("axes", [(0,), (1,), ()])
+def test_functions_around_a_reduction_exceed_f16(axes: Shape) -> None:
+    b = Builder()
+    x = b.argument("x", TensorType((40, 50), "f32"))
+    log_sum = b.emit("tensor.log", b.emit("tensor.reduce_sum", b.emit("tensor.exp", x), axes=axes))
+    square = b.emit("tensor.pow", x, b.constant(np.float32(2)))
+    norm = b.emit("tensor.sqrt", b.emit("tensor.reduce_sum", square, axes=axes, keepdims=False))
+    close(b.module("m", {"y": log_sum, "z": norm}), {"x": reals((40, 50), low=-500, high=60)})
+
+
 @FEW
 @given(st.data())
 def test_softmax_along_any_axis(data: st.DataObject) -> None:
