@@ -22,8 +22,8 @@ every pass, and the first one whose values differ is named.
 """
 
 _LOWERED = """\
-What the passes before `tile` leave must be one of these, in a shape that its lowering takes. `focusc ops MODEL` lists
-the nodes of a model that are not, with the constraint, the value found and what to do."""
+What the passes before `tile` leave must be one of these, in a shape that its lowering takes; `outline-host` moves what
+is not to the host. `focusc ops MODEL` lists these nodes, with the constraint, the value found and what to do."""
 
 
 def _entry(found: Pass) -> str:

@@ -43,6 +43,7 @@ AREAS = {
     "export": "`focusc export`",
     "file": "files in general",
     "hardware": "hardware descriptions",
+    "host": "what the host runs of a model (`focusc compile --host auto`)",
     "input": "arrays given to a program",
     "inputs": "files of arrays (`.npz`)",
     "insn": "instructions",

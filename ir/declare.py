@@ -92,10 +92,10 @@ class ResultField:
 
 
 class RegionField:
-    """A nested block; on an instance the field is the Block."""
+    """A nested block; on an instance the field is the Block. An `isolated` one reads nothing from outside."""
 
-    def __init__(self, doc: str = "") -> None:
-        self.doc = doc
+    def __init__(self, doc: str = "", isolated: bool = False) -> None:
+        self.doc, self.isolated = doc, isolated
         self.name, self.index = "", 0
 
     def __get__(self, op: Any, owner: type | None = None) -> Any:
@@ -130,9 +130,12 @@ def result(*, doc: str = "") -> Any:
     return ResultField(doc)
 
 
-def region(*, doc: str = "") -> Any:
-    """Declare a nested block; `infer` gets the blocks and `evaluate` callables, both as keyword `regions`."""
-    return RegionField(doc)
+def region(*, isolated: bool = False, doc: str = "") -> Any:
+    """Declare a nested block; `infer` gets the blocks and `evaluate` callables, both as keyword `regions`.
+
+    An `isolated` block reads its arguments and what it defines, nothing else.
+    """
+    return RegionField(doc, isolated)
 
 
 @dataclass(frozen=True, slots=True)

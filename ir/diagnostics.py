@@ -52,10 +52,10 @@ class Diagnostic:
     excerpt: str = ""
     """The source line that `loc` points into, if it came from text."""
 
-    def render(self) -> str:
-        """The message as shown to a user; several lines, no trailing newline."""
+    def render(self, kind: str = "error") -> str:
+        """The message as shown to a user; several lines, no trailing newline. `kind` says what it is a message of."""
         position = self.loc.position()
-        lines = [f"{position + ': ' if position else ''}error[{self.code}]: {self.message}"]
+        lines = [f"{position + ': ' if position else ''}{kind}[{self.code}]: {self.message}"]
         if self.excerpt and self.loc.line:
             lines += _caret(self.excerpt, self.loc)
         if origin := self.loc.origin():

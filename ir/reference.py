@@ -25,7 +25,8 @@ is declared once: verifier, printer, parser, interpreter and this page derive fr
 | tensor | `tensor.*` | the ONNX front end |
 | nn | `nn.*` and what is left of `tensor.*` | `fuse-nn` |
 | nn + concentration | `sec.*`, `sic.*` | `concentrate` |
-| tile | `tile.*` | `tile`; with addresses after `plan-memory` |
+| with host calls | `host.call` holds what the target refuses | `outline-host` |
+| tile | `tile.*`, `host.call` | `tile`; with addresses after `plan-memory` |
 
 ## Types
 
@@ -52,6 +53,7 @@ _TITLES = {
     "nn": "nn: what models are made of",
     "sec": "sec: semantic concentration",
     "sic": "sic: similarity concentration",
+    "host": "host: what the host runs in the accelerator's place",
     "tile": "tile: loops over tiles, streams and engines",
     "": "structure",
 }

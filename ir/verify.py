@@ -114,12 +114,12 @@ def _op(op: Op, block: Block, visible: set[Value], found: list[Diagnostic]) -> N
             )
         if op not in value._uses:  # pyright: ignore[reportPrivateUsage]
             found.append(Diagnostic("value.uses", f"{op.name}: operand {slot} does not list this op as a user", op.loc))
-    for region in op.regions:
+    for declared, region in zip(op.spec.regions, op.regions, strict=False):
         if region.parent is not op:
             found.append(Diagnostic("block.parent", f"a region of {op.name} does not know its op", op.loc))
         if region.terminator is None:
             found.append(Diagnostic("block.terminator", f"a region of {op.name} does not end in `yield`", op.loc))
-        _block(region, visible, found)
+        _block(region, set() if declared.isolated else visible, found)
     try:
         op.arrange(op.operands)
         if op.complete(op.attrs) != op.attrs:

@@ -3,14 +3,19 @@
 Directives: `.fasm 1`, `.target "name"`, `.arena BYTES`, `.hardware {json}`, `.plan {json}`, `.meta {json}`,
 `.symbol name, kind, type, [shape], address`, `.const "hex"` (appended), `.zero COUNT` (appended), `.const_file "name",
 BYTES, "digest"`, `.const_absent BYTES` (constants without values), `.debug "ir", "node", "path", "op"` (appended),
+`.host {json}` (a segment of the host's: inputs, outputs, nodes), `.host_model "base64"` (appended to the one before),
 `.loc N` (debug entry of the instructions that follow, -1 for none). Comments start with `;` or `#`.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import functools
 import hashlib
 import json
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NoReturn, TypeGuard, cast
 
@@ -21,10 +26,11 @@ from numpy.typing import NDArray
 
 from focusc.isa.errors import AsmError, IsaError
 from focusc.isa.fields import STREAM, Addr, Field, R
+from focusc.isa.host import HostSegment
 from focusc.isa.insns import BY_MNEMONIC, Insn
 from focusc.isa.predecode import predecode
 from focusc.isa.program import DebugEntry, Program, Symbol
-from focusc.isa.sections import check_meta, check_plan, parse_json
+from focusc.isa.sections import check_meta, check_plan, parse_json, segment_of
 
 __all__ = ["assemble"]
 
@@ -60,6 +66,7 @@ class _Assembler:
         self.addresses: dict[str, int] = {}
         self.debug: list[DebugEntry] = []
         self.single: dict[str, Any] = {}
+        self.host: list[tuple[HostSegment, bytearray]] = []
 
     # -------------------------------------------------------------- errors
 
@@ -93,7 +100,8 @@ class _Assembler:
             single = self.single
             program = Program(self.insns, const, self.symbols, single.get(".arena", 0), single.get(".target", ""),
                               single.get(".hardware", {}), single.get(".plan", {}), self.debug, self.locs,
-                              single.get(".meta", {}), const_bytes=single.get(".const_absent"))
+                              single.get(".meta", {}), const_bytes=single.get(".const_absent"),
+                              host=[replace(segment, model=bytes(model)) for segment, model in self.host])
             predecode(program)  # loops are matched, the one halt is at the end
         except IsaError as error:
             pc = error.where.removeprefix("pc ")
@@ -146,6 +154,16 @@ class _Assembler:
             self.const += bytes(count)
         elif name == ".const_file":
             self.const_file(node, args)
+        elif name == ".host":
+            if len(args) != 1:
+                self.fail("asm.directive", ".host takes one argument", node)
+            row = self.json(name, args[0], lambda value: None)
+            try:
+                self.host.append((segment_of(row, len(self.host), b""), bytearray()))
+            except IsaError as error:
+                self.fail("asm.json", error.message, args[0])
+        elif name == ".host_model":
+            self.host_model(node, args)
         elif name == ".debug":
             if len(args) != 4:
                 self.fail("asm.directive", ".debug takes four texts: ir, node, path, op", node)
@@ -153,7 +171,7 @@ class _Assembler:
         elif name != ".loc":
             self.fail("asm.directive", f"there is no directive {name}", node,
                       "directives: .fasm .target .arena .hardware .plan .meta .symbol .const .zero .const_file "
-                      ".const_absent .debug .loc")
+                      ".const_absent .host .host_model .debug .loc")
 
     def room(self, size: int, at: Any) -> None:
         if len(self.const) + size > _MAX_CONST:
@@ -170,19 +188,31 @@ class _Assembler:
             if not 0 <= value <= 1 << 48:
                 self.fail("asm.arena", f"{'an arena' if name == '.arena' else 'constants'} of {value} bytes", arg)
             return value
+        return self.json(name, arg, {".meta": check_meta, ".plan": check_plan}.get(name, lambda value: None))
+
+    def json(self, name: str, arg: Any, check: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+        """A JSON object that `check` accepts."""
         if not isinstance(arg, Token) or arg.type != "JSON":
             self.fail("asm.directive", f"{name} takes a JSON object on one line", arg)
         try:
             value = parse_json(str(arg))
-            if name == ".meta":
-                check_meta(value)
-            elif name == ".plan":
-                check_plan(value)
+            check(value)
         except IsaError as error:
             self.fail("asm.json", error.message, arg)
         except (ValueError, RecursionError) as error:
             self.fail("asm.json", f"not valid JSON: {str(error) or type(error).__name__}", arg)
         return value
+
+    def host_model(self, node: Node, args: list[Any]) -> None:
+        if not self.host:
+            self.fail("asm.directive", ".host_model stands behind the .host whose model it is", node)
+        for arg in args or [None]:
+            try:
+                data = base64.b64decode(self.string(arg, node), validate=True)
+            except (binascii.Error, ValueError):
+                self.fail("asm.model", "the model is not base64", arg)
+            self.room(len(data) + sum(len(model) for _, model in self.host), arg)
+            self.host[-1][1].extend(data)
 
     def symbol(self, node: Node, args: list[Any]) -> None:
         if len(args) != 5 or not _is_tree(args[3]) or args[3].data != "list":

@@ -5,7 +5,8 @@ and table (taken with these bytes zero), hardware digest[16], zero[8], target na
 name[16] ASCII, flags u32 (1 required, 2 external, 4 absent), zero u32, offset u64, size u64, checksum[16], zero[8].
 Sections start at multiples of 64. Checksums are blake2b-128. Unknown sections are skipped unless they are required. The
 constants are flagged external where they lie in a file of their own, and absent (4) where only their size is known:
-then the section is the JSON object {"bytes": n}.
+then the section is the JSON object {"bytes": n}. A program with parts that the host runs also has the required sections
+host (their tensors, source nodes and reasons) and hostmodels (their ONNX models, one behind the other).
 
 A container is untrusted: every bound and checksum is verified before use, JSON is validated field by field, constants
 are memory-mapped, and nothing in the file is executed.
@@ -33,10 +34,12 @@ from focusc.isa.sections import (
     SECTIONS,
     check_meta,
     check_plan,
+    host_row,
     pack_json,
     read_absent,
     read_debug,
     read_external,
+    read_host,
     read_object,
     read_symbols,
 )
@@ -135,6 +138,12 @@ def save(program: Program, path: str | os.PathLike[str], *, external: str | None
         ("debugindex", 0, np.ascontiguousarray(program.debug_index, "<i4").view(np.uint8)),
         ("meta", 0, pack_json(program.meta)),
     ]
+    if program.host:
+        body += [
+            ("host", _REQUIRED, pack_json({"segments": [host_row(segment) for segment in program.host],
+                                           "bytes": [len(segment.model) for segment in program.host]})),
+            ("hostmodels", _REQUIRED, b"".join(segment.model for segment in program.host)),
+        ]
     for name, data in (extra or {}).items():
         if name in SECTIONS or not name.isascii() or not 0 < len(name) <= 16:
             raise IsaError("container.section", f"extra section {name!r}: expected a new ASCII name of 1 to 16 bytes")
@@ -275,6 +284,7 @@ def load(path: str | os.PathLike[str], *, verify: bool = True) -> Program:
                 raise FormatError("container.debug", f"{len(raw)} bytes for {len(words)} instructions",
                                   section="debugindex", offset=by_name["debugindex"].offset)
             index = np.frombuffer(raw, "<i4")
+        host = read_host(part("host"), part("hostmodels")) if "host" in by_name else []
         const_bytes: int | None = None
         if "const" in by_name and by_name["const"].absent:
             const, const_bytes = np.zeros(0, np.uint8), read_absent(part("const"))
@@ -283,7 +293,7 @@ def load(path: str | os.PathLike[str], *, verify: bool = True) -> Program:
         else:
             const = np.frombuffer(part("const", verify), np.uint8)
         program = Program(words, const, symbols, arena, header.target, hardware, plan, debug, index, meta,
-                          const_bytes=const_bytes)
+                          const_bytes=const_bytes, host=host)
         predecode(program)  # refuses illegal words and badly nested loops
     except FormatError as error:
         raise error if error.where.startswith(file) else FormatError(

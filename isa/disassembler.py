@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import bisect
 import hashlib
 import re
@@ -12,11 +13,13 @@ import numpy as np
 from focusc.isa.errors import IsaError
 from focusc.isa.fields import Addr
 from focusc.isa.program import Program, Symbol
-from focusc.isa.sections import pack_json
+from focusc.isa.sections import host_row, pack_json
 
 __all__ = ["address_printer", "disassemble", "instruction_lines"]
 
 _LINE_BYTES = 64
+_MODEL_BYTES = 84
+"""Bytes of a host model on one line of text."""
 _MAX_HEX = 64 << 20
 
 
@@ -77,6 +80,10 @@ def disassemble(program: Program, *, const_file: str | None = None) -> str:
         shape = ", ".join(map(str, s.shape))
         lines.append(f".symbol {_name(s.name)}, {s.kind}, {s.dtype}, [{shape}], {s.address:#x}")
     lines += _constants(program, const_file)
+    for segment in program.host:
+        lines.append(f".host {pack_json(host_row(segment)).decode()}")
+        for start in range(0, len(segment.model), _MODEL_BYTES):
+            lines.append(f'.host_model "{base64.b64encode(segment.model[start:start + _MODEL_BYTES]).decode()}"')
     lines += [f".debug {quote(e.ir)}, {quote(e.node)}, {quote(e.path)}, {quote(e.nn_op)}" for e in program.debug]
     lines.append("")
     current = -1

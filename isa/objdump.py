@@ -10,7 +10,7 @@ from focusc.isa.disassembler import instruction_lines
 from focusc.isa.insns import INSNS
 from focusc.isa.program import Program
 
-__all__ = ["disassembly", "headers", "objdump", "sections", "symbols"]
+__all__ = ["disassembly", "headers", "host", "objdump", "sections", "symbols"]
 
 
 def _table(rows: list[tuple[str, ...]], right: tuple[int, ...] = ()) -> str:
@@ -37,10 +37,32 @@ def headers(path: str | os.PathLike[str], program: Program | None = None) -> str
         ("engines", ", ".join(f"{name} {kinds[name]}" for name in sorted(kinds))),
         ("constants", f"{program.const_bytes} bytes at 0x0{'' if program.has_constants else ', values absent'}"),
         ("arena", f"{program.arena_bytes} bytes at {program.arena_base:#x}"),
+        *([("host", host)] if (host := _host(program)) else []),
         ("sites", f"{len(program.meta.get('sites', []))} concentration sites"),
         ("debug", f"{len(program.debug)} source nodes"),
     ]
     return _table(rows)
+
+
+def _host(program: Program) -> str:
+    """What the host runs of the program, or nothing."""
+    segments = program.host
+    return (f"{len(segments)} segments, {sum(len(s.nodes) for s in segments)} nodes, {sum(s.macs for s in segments)} "
+            f"MACs, models of {sum(len(s.model) for s in segments)} bytes") if segments else ""
+
+
+def host(program: Program) -> str:
+    """What the host runs: every segment with its tensors, and its nodes with the reason."""
+    lines: list[str] = []
+    for number, segment in enumerate(program.host):
+        lines.append(f"segment {number}: {len(segment.nodes)} nodes, {segment.macs} MACs, "
+                     f"{len(segment.model)} bytes of ONNX")
+        for s in (*segment.inputs, *segment.outputs):
+            lines.append(f"  {s.kind:6}  {s.name}  {s.dtype}[{', '.join(map(str, s.shape))}] at {s.address:#x}")
+        for node in segment.nodes:
+            where = " ".join(part for part in (node.path, f"[{node.node}]" if node.node else "", node.op) if part)
+            lines.append(f"  {where}: {node.message} ({node.code})")
+    return "\n".join(lines) + "\n" if lines else "(none)\n"
 
 
 def sections(path: str | os.PathLike[str]) -> str:
@@ -97,6 +119,8 @@ def objdump(path: str | os.PathLike[str], *, header: bool = False, section: bool
         parts.append("sections\n\n" + sections(path))
     if symbol:
         parts.append("symbols\n\n" + symbols(program))
+    if program.host and (header or symbol):
+        parts.append("host\n\n" + host(program))
     if disassemble or source:
         parts.append("disassembly\n\n" + disassembly(program, source=source))
     return "\n".join(parts)

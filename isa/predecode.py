@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from focusc.isa.errors import IsaError
 from focusc.isa.fields import STREAM
-from focusc.isa.insns import INSNS, Endl, Halt, Loop
+from focusc.isa.insns import INSNS, Endl, Halt, Host, Loop
 from focusc.isa.program import Program
 
 __all__ = ["F", "MAX_NEST", "Predecoded", "predecode"]
@@ -71,6 +71,9 @@ def predecode(program: Program) -> Predecoded:
             if signed and bits < 64:
                 value = np.where(value >> (bits - 1) & 1, value - (1 << bits), value)
             imms[rows, column] = value
+        if opcode == Host.opcode:
+            _reject(imms[rows, 0] >= len(program.host), rows, cls.mnemonic,
+                    f"there is no such segment, the program has {len(program.host)}")
     return Predecoded(op, regs, imms, _structure(op))
 
 

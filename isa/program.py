@@ -13,15 +13,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusc.isa.errors import IsaError
+from focusc.isa.host import HostSegment, check_segments
 from focusc.isa.insns.base import Insn, decode, encode
+from focusc.isa.symbol import ITEM_BYTES, Symbol
 
 __all__ = ["ALIGN", "DebugEntry", "ITEM_BYTES", "Program", "Symbol", "align", "conc_block", "hardware_digest"]
 
 ALIGN = 64
 """Bytes: alignment of allocations, constants and concentrated blocks."""
-ITEM_BYTES = {"f16": 2, "bf16": 2, "f32": 4, "i8": 1, "u8": 1, "u16": 2, "i32": 4}
-"""Bytes of one element of each symbol type."""
-KINDS = ("input", "output", "scratch", "const")
 
 
 Size = TypeVar("Size", int, NDArray[np.int64])
@@ -44,42 +43,6 @@ def hardware_digest(hardware: dict[str, Any]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Symbol:
-    """A named range of DRAM: `shape` elements of `dtype`, contiguous and row-major from byte `address`."""
-
-    name: str
-    kind: str
-    dtype: str
-    shape: tuple[int, ...]
-    address: int
-
-    def __post_init__(self) -> None:
-        if not 0 < len(self.name) <= 512 or not self.name.isprintable():
-            raise IsaError("program.symbol", f"symbol name {self.name[:60]!r}: expected 1 to 512 printable characters")
-        if self.kind not in KINDS:
-            raise IsaError("program.symbol", f"symbol {self.name}: kind is {self.kind!r}, expected one of "
-                           + ", ".join(KINDS))
-        if self.dtype not in ITEM_BYTES:
-            raise IsaError("program.symbol", f"symbol {self.name}: type is {self.dtype!r}, expected one of "
-                           + ", ".join(ITEM_BYTES))
-        object.__setattr__(self, "shape", tuple(int(n) for n in self.shape))
-        if self.address < 0 or any(n < 0 for n in self.shape):
-            raise IsaError("program.symbol", f"symbol {self.name}: negative address or extent")
-
-    @property
-    def count(self) -> int:
-        """Elements."""
-        total = 1
-        for n in self.shape:
-            total *= n
-        return total
-
-    @property
-    def bytes(self) -> int:
-        return self.count * ITEM_BYTES[self.dtype]
-
-
-@dataclass(frozen=True, slots=True)
 class DebugEntry:
     """Where an instruction came from: IR op text, ONNX node, torch module path, nn-level op name."""
 
@@ -95,7 +58,7 @@ class Program:
 
     DRAM: constants at [0, const_bytes), read-only; the arena of `arena_bytes` from `arena_base` on. A program without
     weights has `const_bytes` > 0 and an empty `const`: it can be timed, not executed. `debug_index` gives, for every
-    instruction, its entry in `debug`, or -1.
+    instruction, its entry in `debug`, or -1. `host` are the segments that the instruction `host` names by number.
     """
 
     text: NDArray[np.uint64]
@@ -109,13 +72,15 @@ class Program:
     debug: list[DebugEntry] = field(default_factory=list)
     debug_index: NDArray[np.int32] = field(default_factory=lambda: np.zeros(0, np.int32))
     meta: dict[str, Any] = field(default_factory=dict)
+    host: list[HostSegment] = field(default_factory=list[HostSegment])
     _insns: list[Insn] | None = field(default=None, repr=False)
 
     def __init__(self, text: Sequence[Insn] | NDArray[np.uint64], const: NDArray[np.uint8] | bytes | None = None,
                  symbols: Sequence[Symbol] = (), arena_bytes: int = 0, target: str = "",
                  hardware: dict[str, Any] | None = None, plan: dict[str, Any] | None = None,
                  debug: Sequence[DebugEntry] = (), debug_index: Sequence[int] | NDArray[np.int32] | None = None,
-                 meta: dict[str, Any] | None = None, *, const_bytes: int | None = None) -> None:
+                 meta: dict[str, Any] | None = None, *, const_bytes: int | None = None,
+                 host: Sequence[HostSegment] = ()) -> None:
         self._insns = None
         if isinstance(text, np.ndarray):
             self.text = text
@@ -136,6 +101,7 @@ class Program:
         self.debug_index = (np.full(len(self.text), -1, np.int32) if debug_index is None
                             else np.asarray(debug_index, np.int32))
         self.meta = meta if meta is not None else {}
+        self.host = list(host)
         self.check()
 
     def check(self) -> None:
@@ -153,6 +119,7 @@ class Program:
                            "constants")
         if self.arena_bytes < 0:
             raise IsaError("program.arena", f"arena_bytes is {self.arena_bytes}")
+        check_segments(self.host, self.arena_base, self.dram_bytes)
         seen: set[str] = set()
         for symbol in self.symbols:
             if symbol.name in seen:
@@ -229,4 +196,5 @@ class Program:
                 and np.array_equal(self.const, other.const) and self.symbols == other.symbols
                 and self.arena_bytes == other.arena_bytes and self.target == other.target
                 and self.hardware == other.hardware and self.plan == other.plan and self.debug == other.debug
-                and np.array_equal(self.debug_index, other.debug_index) and self.meta == other.meta)
+                and np.array_equal(self.debug_index, other.debug_index) and self.meta == other.meta
+                and self.host == other.host)

@@ -8,15 +8,17 @@ import re
 from typing import Any, NoReturn, cast
 
 from focusc.isa.errors import FormatError, IsaError
+from focusc.isa.host import MAX_SEGMENTS, HostNode, HostSegment
 from focusc.isa.program import DebugEntry, Symbol
 
-__all__ = ["SECTIONS", "check_meta", "check_plan", "pack_json", "parse_json", "read_absent", "read_debug",
-           "read_external", "read_object", "read_symbols"]
+__all__ = ["SECTIONS", "check_meta", "check_plan", "host_row", "pack_json", "parse_json", "read_absent", "read_debug",
+           "read_external", "read_host", "read_object", "read_symbols", "segment_of"]
 
-SECTIONS = ("text", "symbols", "hardware", "plan", "debug", "debugindex", "meta", "const")
+SECTIONS = ("text", "symbols", "hardware", "plan", "debug", "debugindex", "meta", "host", "hostmodels", "const")
 """Sections that this version knows."""
 _MAX_DRAM = 1 << 48
 _MAX_MACS = 1 << 62
+_NODE = ("op", "node", "path", "code", "message", "hint")
 _SITE = ("tokens", "retained", "slots")
 _PLACE = ("rows", "visual_start", "m", "first", "address", "cap")
 _BUFFER = ("offset", "bytes", "from", "to")
@@ -141,20 +143,76 @@ def read_symbols(data: memoryview) -> tuple[list[Symbol], int]:
     rows = value.get("symbols")
     if set(value) != {"arena_bytes", "symbols"} or not isinstance(rows, list):
         _fail("symbols", "expected the keys arena_bytes and symbols (a list)")
-    out: list[Symbol] = []
-    for number, row in enumerate(_lists(rows, 5)):
-        if row is None or not isinstance(row[3], list):
-            _fail("symbols", f"symbol {number} is not [name, kind, dtype, shape, address]")
-        name, kind, dtype = (_string(item, "symbols", f"symbol {number}") for item in row[:3])
-        extents = cast("list[Any]", row[3])
-        if len(extents) > 16:
-            _fail("symbols", f"symbol {name}: {len(extents)} dimensions")
-        shape = tuple(_integer(n, "symbols", f"extent of {name}") for n in extents)
-        try:
-            out.append(Symbol(name, kind, dtype, shape, _integer(row[4], "symbols", f"address of {name}")))
-        except IsaError as error:
-            _fail("symbols", error.message)
+    out = [_symbol(row, "symbols", f"symbol {number}") for number, row in enumerate(_lists(rows, 5))]
     return out, _integer(value["arena_bytes"], "symbols", "arena_bytes")
+
+
+def _symbol(row: list[Any] | None, section: str, what: str) -> Symbol:
+    if row is None or not isinstance(row[3], list):
+        _fail(section, f"{what} is not [name, kind, dtype, shape, address]")
+    name, kind, dtype = (_string(item, section, what) for item in row[:3])
+    extents = cast("list[Any]", row[3])
+    if len(extents) > 16:
+        _fail(section, f"symbol {name}: {len(extents)} dimensions")
+    shape = tuple(_integer(n, section, f"extent of {name}") for n in extents)
+    try:
+        return Symbol(name, kind, dtype, shape, _integer(row[4], section, f"address of {name}"))
+    except IsaError as error:
+        _fail(section, error.message)
+
+
+def host_row(segment: HostSegment) -> dict[str, Any]:
+    """A host segment as JSON, without its model: `inputs`, `outputs` (as symbols), `nodes`."""
+
+    def tensors(symbols: tuple[Symbol, ...]) -> list[list[Any]]:
+        return [[s.name, s.kind, s.dtype, list(s.shape), s.address] for s in symbols]
+
+    nodes = [{**{key: getattr(node, key) for key in _NODE}, "macs": node.macs} for node in segment.nodes]
+    return {"inputs": tensors(segment.inputs), "outputs": tensors(segment.outputs), "nodes": nodes}
+
+
+def segment_of(row: Any, number: int, model: bytes) -> HostSegment:
+    """The segment of a JSON object as `host_row` makes it. FormatError for anything else."""
+    what = f"host segment {number}"
+    table = cast("dict[str, Any]", row) if isinstance(row, dict) else {}
+    if set(table) != {"inputs", "outputs", "nodes"}:
+        _fail("host", f"{what} is not an object with inputs, outputs and nodes")
+    tensors: dict[str, tuple[Symbol, ...]] = {}
+    for kind in ("inputs", "outputs"):
+        if not isinstance(table[kind], list):
+            _fail("host", f"{kind} of {what} is {_shown(table[kind])}, expected a list")
+        listed = _lists(table[kind], 5)
+        tensors[kind] = tuple(_symbol(item, "host", f"{kind[:-1]} {i} of {what}") for i, item in enumerate(listed))
+        for symbol in tensors[kind]:
+            if symbol.kind != kind[:-1]:
+                _fail("host", f"{symbol.name} of {what} is of kind {symbol.kind}, expected {kind[:-1]}")
+    nodes: list[HostNode] = []
+    for i, item in enumerate(_rows(table, "nodes", "host", (*_NODE, "macs"))):
+        texts = [_string(item[key], "host", f"nodes[{i}].{key} of {what}") for key in _NODE]
+        nodes.append(HostNode(*texts, macs=_integer(item["macs"], "host", f"nodes[{i}].macs of {what}", _MAX_MACS)))
+    return HostSegment(tensors["inputs"], tensors["outputs"], tuple(nodes), model)
+
+
+def read_host(data: memoryview, models: memoryview) -> list[HostSegment]:
+    """The host segments of the section `host`, with their parts of the section `hostmodels`, which follow each other.
+
+    FormatError unless every byte of the models belongs to exactly one segment. No model is looked into.
+    """
+    value = read_object(data, "host")
+    if set(value) != {"segments", "bytes"} or not all(isinstance(found, list) for found in value.values()):
+        _fail("host", "expected the keys segments and bytes, both lists")
+    rows, sizes = cast("list[Any]", value["segments"]), cast("list[Any]", value["bytes"])
+    if len(rows) != len(sizes) or len(rows) > MAX_SEGMENTS:
+        _fail("host", f"{len(rows)} segments with {len(sizes)} models, expected one each and at most {MAX_SEGMENTS}")
+    lengths = [_integer(size, "host", f"bytes of model {number}") for number, size in enumerate(sizes)]
+    if sum(lengths) != len(models):
+        _fail("host", f"the models have {sum(lengths)} bytes, section hostmodels has {len(models)}")
+    out: list[HostSegment] = []
+    start = 0
+    for number, (row, size) in enumerate(zip(rows, lengths, strict=True)):
+        out.append(segment_of(row, number, bytes(models[start:start + size])))
+        start += size
+    return out
 
 
 def read_debug(data: memoryview) -> list[DebugEntry]:

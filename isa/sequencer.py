@@ -39,7 +39,7 @@ _PC, _STEPS, _COMMANDS, _DEPTH, _FIELD, _TILES = range(6)
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """Commands in issue order, operands resolved; control instructions are gone, `cfg.*` and `fence` are kept.
+    """Commands in issue order, operands resolved; control instructions are gone, `cfg.*`, `fence` and `host` are kept.
 
     `fields[i, j]` is the j-th declared field of the instruction class: registers and extents by value, addresses in
     bytes, float32 immediates as their bits, enums as their number, tiles as a row of `tiles` (-1: the stream head).
@@ -73,7 +73,7 @@ def _tables() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
     kinds, counts, emit = np.zeros((256, F), np.uint8), np.zeros(256, np.int64), np.zeros(256, np.uint8)
     for opcode, cls in INSNS.items():
         counts[opcode] = len(cls.fields)
-        emit[opcode] = cls.engine != "seq" or cls.mnemonic.startswith("cfg.") or cls.mnemonic == "fence"
+        emit[opcode] = cls.engine != "seq" or cls.mnemonic.startswith("cfg.") or cls.mnemonic in ("fence", "host")
         for column, item in enumerate(cls.fields.values()):
             kinds[opcode, column] = _KIND[item.kind]
     return kinds, counts, emit

@@ -16,7 +16,7 @@ from focusc.isa.program import Program
 from focusc.isa.site_counts import SiteCounts
 from focusc.isa.timing import Timing
 
-__all__ = ["STATS_VERSION", "site_table", "stats"]
+__all__ = ["STATS_VERSION", "host_totals", "site_table", "stats"]
 
 STATS_VERSION: Final = 1
 
@@ -27,8 +27,8 @@ def stats(program: Program, machine: Machine, counts: DynamicCounts | SiteCounts
 
     Top level: `cycles`, `time_s`, `energy_mj` {dram, sram, core, total}, `dram_bytes` {read, write}, the MACs below,
     `scatter_adds`, `engines` (busy cycles), `stalls` (why the array did not work: with its busy cycles they sum to
-    `cycles`), `stalls_by_engine`, `sites` (see `site_table`), `nodes`, `tensors`, `buffer_bytes`,
-    `energy_by_component_mj`, `array`, `array_occupancy`, `digests`.
+    `cycles`), `stalls_by_engine`, `sites` (see `site_table`), `nodes`, `host` (see `host_totals`), `tensors`,
+    `buffer_bytes`, `energy_by_component_mj`, `array`, `array_occupancy`, `digests`.
 
     Multiply-accumulates, where "the decoder" is its nodes, or all nodes if none is the decoder's:
 
@@ -68,10 +68,28 @@ def stats(program: Program, machine: Machine, counts: DynamicCounts | SiteCounts
                          for name in BUFFERS},
         "sites": site_table(program, counts),
         "nodes": nodes,
+        "host": host_totals(program),
         "tensors": tensor_bytes(program, timing.trace, counters),
         "target": program.target,
         "hardware": machine.name,
         "digests": {"program": program_digest(program), "hardware": machine.digest},
+    }
+
+
+def host_totals(program: Program) -> dict[str, Any]:
+    """What the host does in one run: `segments`, `nodes`, `macs`, `share` (of all MACs that the program says it has,
+    without concentration), `bytes` {in, out}, and `seconds`: None, since no accelerator knows how long the host takes.
+    """
+    macs = sum(segment.macs for segment in program.host)
+    total = macs + sum(int(node.get("macs_dense", 0)) for node in program.meta.get("nodes", ()))
+    return {
+        "segments": len(program.host),
+        "nodes": sum(len(segment.nodes) for segment in program.host),
+        "macs": macs,
+        "share": macs / total if total else 0.0,
+        "bytes": {"in": sum(s.bytes for segment in program.host for s in segment.inputs),
+                  "out": sum(s.bytes for segment in program.host for s in segment.outputs)},
+        "seconds": None,
     }
 
 

@@ -41,7 +41,7 @@ _OPEN: Final = -1.0
 """Start of a load that has not been timed yet."""
 (_KIND, _ENGINE, _DST, _A, _B, _RMW, _ROWS, _COLS, _DEPTH, _WIDTH, _SLICES, _BYTES, _LEAD, _UNIQUE, _FEED_A, _FEED_B,
  _FEED_W, _WRITES, _MASK) = (int(c) for c in list(Col)[:19])
-_FENCE, _LOAD, _WEIGHT, _MMA, _VECTOR, _FORWARD, _CONC, _SELECT, _STORE = range(1, 10)
+_FENCE, _LOAD, _WEIGHT, _MMA, _VECTOR, _FORWARD, _CONC, _SELECT, _STORE, _HOST = range(1, 11)
 _ISSUE_C, _QUEUE_C, _DRAM_C, _WEIGHT_C, _STREAM_C, _TILE_C, _SCATTER_C, _FENCE_C, _FILL_C, _ROOM_C = range(10)
 _ALLOC, _TAKEN, _RECLAIM, _ITEM, _SLICE, _ISSUED = range(6)
 (_SCATTERED, _PARTIAL_HELD, _SCATTER_LAST, _PASS_START, _NOW, _FRONTIER, _ALL_WRITES, _FENCES, _PENDING_END, _ISSUE,
@@ -54,7 +54,7 @@ _COUNT_Y, _UNIQUE_Y, _LAST_Y, _TAKEN_Y = (int(t) for t in Tally)
 _P = [int(p) for p in Par]
 (_RATE, _LATENCY, _AROWS, _ACOLS, _OVERHEAD, _SKEW, _PIPELINED, _SCATTER_ROWS, _STAGE_ACT, _STAGE_WGT, _CHUNK, _QDEPTH,
  _VPIPE, _LDCOST, _PARTIAL, _PARTIAL_ELEMENT) = _P
-assert [int(k) for k in Kind] == list(range(10)) and [int(i) for i in Channel] == list(range(6))
+assert [int(k) for k in Kind] == list(range(11)) and [int(i) for i in Channel] == list(range(6))
 assert len(Par) <= Misc.SCATTERED and Misc.STALL + 8 * len(Cause) == Misc.SIZE and ITEMS & (ITEMS - 1) == 0
 
 
@@ -523,6 +523,23 @@ def _fence(s: Any, mask: int) -> None:
 
 
 @compiled
+def _host(s: Any) -> None:
+    """Wait until everything issued is complete; what the host then does takes no time of the accelerator's."""
+    misc = s.misc
+    time = misc[_NOW]
+    if misc[_FRONTIER] > time:
+        time = misc[_FRONTIER]
+    for ch in range(2):
+        while _advance(s, word(ch), word(1)):
+            pass
+        if s.channel[ch, _ISSUED] > 0:
+            time = max(time, s.when[ch, (s.channel[ch, _ISSUED] - 1) & (ITEMS - 1), _END_W])
+    time = 1.0 * math.ceil(time - _EPS)
+    misc[_STALL + 10 * 0 + _FENCE_C] += time - misc[_NOW]
+    misc[_NOW] = misc[_START] = misc[_END] = time
+
+
+@compiled
 def _push(s: Any, ch: int, c: int, offset: int, command: int, place: int, fence: float) -> None:
     """Put an item behind the others of its channel."""
     i = s.channel[ch, _ISSUED] & (ITEMS - 1)
@@ -576,6 +593,10 @@ def run(s: Any) -> int:
             continue
         if kind == _FENCE:
             _fence(s, t[c, _MASK])
+            continue
+        if kind == _HOST:
+            _host(s)
+            _settle(s, c, command)
             continue
         if queued[e] >= depth:
             while queue[e, queued[e] % depth] < 0.0:

@@ -43,6 +43,7 @@ class Kind(IntEnum):
     CONCENTRATE = 7
     SELECT = 8
     STORE = 9
+    HOST = 10
 
 
 class Col(IntEnum):
@@ -218,6 +219,11 @@ def _config(low: Lowering, cls: type[Insn], rows: Ints) -> None:
 def _fence(low: Lowering, cls: type[Insn], rows: Ints) -> None:
     mask = sum(low.field(cls, rows, name) << bit for bit, name in enumerate(("act", "wgt", "store")))
     low.put(rows, KIND=Kind.FENCE, MASK=mask)
+
+
+@rule("host")
+def _host(low: Lowering, cls: type[Insn], rows: Ints) -> None:
+    low.put(rows, KIND=Kind.HOST)
 
 
 @rule("ld.act", "ld.idx", "ld.patch", "ld.conc")

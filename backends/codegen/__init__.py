@@ -1,5 +1,5 @@
 """Code generation: tile-level IR with addresses to an ISA program."""
 
-from focusc.backends.codegen.program import generate
+from focusc.backends.codegen.program import HostModel, generate
 
-__all__ = ["generate"]
+__all__ = ["HostModel", "generate"]

@@ -3,39 +3,52 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from focusc.backends.codegen.kernel import Buffer, KernelCode
-from focusc.backends.constants import stored
+from focusc.backends.constants import constant_of, stored
 from focusc.backends.obuf import Planner
 from focusc.backends.passes.plan_memory import buffer_bytes, conc_geometry
 from focusc.ir import Loc, Module, Op, TensorType, Value
+from focusc.ir.diagnostics import fail
 from focusc.isa import Addr, DebugEntry, Insn, Program, Symbol
 from focusc.isa import insns as isa
+from focusc.isa.host import HostNode, HostSegment
 from focusc.isa.machine import Machine
 from focusc.isa.program import ITEM_BYTES
 
+HostModel = Callable[[Op], bytes]
+"""Writes the ONNX model of a `host.call`: inputs x0, x1 ..., outputs y0, y1 ... of the call's operands and results."""
 DECLARATIONS = ("tile.bind", "tile.buffer", "tile.view", "tile.read", "tensor.constant", "return")
 """Ops that belong to no kernel, as index constants do."""
 
 
 def generate(
-    module: Module, machine: Machine, meta: dict[str, Any] | None = None, *, weights: bool = True
+    module: Module,
+    machine: Machine,
+    meta: dict[str, Any] | None = None,
+    *,
+    weights: bool = True,
+    host: HostModel | None = None,
 ) -> Program:
     """The program of a module that went through `tile` and `plan-memory`.
 
-    Without `weights` the constants' values are left out: the program can be timed, not executed. Raises CompileError if
+    Without `weights` the constants' values are left out: the program can be timed, not executed. `host` writes the
+    models of what the host runs; a module with host calls needs it. Raises CompileError if
     a kernel's tiles do not fit the output buffer, a value does not fit its storage type, or a weight has no values.
     """
-    return _Generator(module, machine).run(meta or {}, weights)
+    return _Generator(module, machine, host, weights).run(meta or {})
 
 
 class _Generator:
-    def __init__(self, module: Module, machine: Machine) -> None:
-        self.module, self.machine = module, machine
+    def __init__(self, module: Module, machine: Machine, host: HostModel | None, weights: bool) -> None:
+        self.module, self.machine, self.weights = module, machine, weights
+        self.host_model = host if weights else None
+        self.segments: list[HostSegment] = []
         self.text: list[Insn] = []
         self.index: list[int] = []
         self.entries: dict[Loc, int] = {}
@@ -49,9 +62,9 @@ class _Generator:
         self.state: dict[str, Insn] = {}
         self.obuf_peak = self.obuf_bound = self.obuf_next = 0
 
-    def run(self, meta: dict[str, Any], weights: bool) -> Program:
+    def run(self, meta: dict[str, Any]) -> Program:
         self._place_buffers()
-        const = self._constants() if weights else np.zeros(0, np.uint8)
+        const = self._constants() if self.weights else np.zeros(0, np.uint8)
         for kernel in self._kernels():
             self._kernel(kernel)
         self._emit(isa.Halt(), Loc())
@@ -76,6 +89,7 @@ class _Generator:
                 "layout": _plain(self.module.attrs.get("layout", {})),
             },
             const_bytes=plan["constant_bytes"],
+            host=self.segments,
         )
 
     def _emit(self, insn: Insn, loc: Loc) -> None:
@@ -110,7 +124,7 @@ class _Generator:
     def _constants(self) -> NDArray[np.uint8]:
         const = np.zeros(self.module.attrs["plan"]["constant_bytes"], np.uint8)
         for op in self.module.body.ops:
-            if op.name == "tile.bind" and op.operands[0] is not None and op.operands[0].op is not None:
+            if constant_of(op) is not None:
                 data = stored(op)
                 at = op.attrs["address"]
                 const[at : at + len(data)] = np.frombuffer(data, np.uint8)
@@ -134,11 +148,11 @@ class _Generator:
             names.add(name)
         for op in self.module.body.ops:
             if op.name in ("tile.bind", "tile.buffer") and op.operands[:1] != [None]:
-                source = op.operands[0].op if op.name == "tile.bind" and op.operands[0] is not None else None
-                if op.name == "tile.bind" and source is None:
+                if op.name == "tile.bind" and op.operands[0] in by_value:
                     continue
+                source = constant_of(op)
                 kind = "const" if source is not None else "scratch"
-                label = source.attrs["value"].name if source is not None else op.attrs["label"]
+                label = source.attrs["value"].name if source is not None else op.attrs.get("label", op.results[0].name)
                 label = label or f"{kind}{len(found)}"
                 while label in names:
                     label += "_"
@@ -163,6 +177,9 @@ class _Generator:
         fence, *rest = ops
         channels = fence.attrs["channels"]
         self._emit(isa.Fence(**dict.fromkeys(channels, 1)), fence.loc)
+        if rest and rest[0].name == "host.call":
+            self._host(rest[0])
+            return
         self._configure(rest)
         capacity = self.machine.buffers.output.bytes
         place = Planner(rest, capacity).plan()
@@ -173,6 +190,33 @@ class _Generator:
         self.obuf_peak = max(self.obuf_peak, place.peak)
         self.obuf_bound = max(self.obuf_bound, place.lower_bound)
         KernelCode(self._emit, self.buffers.__getitem__, self._site).run(rest, place)
+
+    def _host(self, call: Op) -> None:
+        """A segment of the host's, and the instruction that runs it."""
+        loc = call.loc
+        if self.host_model is None and self.weights:
+            raise fail(
+                "codegen.host",
+                "a part of the model is the host's to run, and nothing here writes its ONNX model",
+                loc,
+                hint="compile with focusc.compile or `focusc compile`, which do",
+            )
+        reads = [v.op for v in call.operands if v is not None and v.op is not None]
+        binds = [user for v in call.results for user in v.users if user.name == "tile.bind"]
+        inputs = [self._tensor(f"x{i}", "input", op.operands[0], op.results[0].type) for i, op in enumerate(reads)]
+        outputs = [
+            self._tensor(f"y{i}", "output", op.results[0], v.type)
+            for i, (v, op) in enumerate(zip(call.results, binds, strict=True))
+        ]
+        nodes = tuple(HostNode(**node) for node in call.attrs["nodes"])
+        model = self.host_model(call) if self.host_model is not None else b""
+        self._emit(isa.Host(len(self.segments)), loc)
+        self.segments.append(HostSegment(tuple(inputs), tuple(outputs), nodes, model))
+
+    def _tensor(self, name: str, kind: str, buffer: Value | None, type_: Any) -> Symbol:
+        assert buffer is not None and isinstance(type_, TensorType)
+        found = self.buffers[buffer]
+        return Symbol(name, kind, found.dtype, type_.shape, found.address)
 
     def _configure(self, ops: list[Op]) -> None:
         """Emit the descriptors that the kernel's commands read, where they differ from what is set."""

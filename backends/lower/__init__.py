@@ -11,6 +11,7 @@ from focusc.backends.lower import (
     elementwise,
     gather,
     gemm,
+    host,
     matmul,
     norm,
     reductions,
@@ -32,11 +33,13 @@ __all__ = [
     "elementwise",
     "gather",
     "gemm",
+    "host",
     "lower_module",
     "matmul",
     "norm",
     "reductions",
     "refusals",
+    "refused",
     "transpose",
     "windows",
 ]
@@ -49,7 +52,7 @@ def lower_module(module: Module, tiling: Tiling) -> Module:
     """
     low = Lowering(module.clone(), tiling)
     if found := _run(low):
-        raise CompileError(found)
+        raise CompileError([diagnostic for _, diagnostic in found])
     module = low.module
     outputs = {}
     for name, value in zip(module.outputs, module.results, strict=True):
@@ -88,27 +91,40 @@ def root(buffer: Value) -> Op:
 
 def refusals(module: Module, tiling: Tiling) -> list[Diagnostic]:
     """Everything of a module that the target refuses, in order: what `lower_module` would raise, without a limit."""
+    return [diagnostic for _, diagnostic in refused(module, tiling)]
+
+
+def refused(module: Module, tiling: Tiling) -> list[tuple[list[Op], Diagnostic]]:
+    """`refusals` with the ops of the module that each is about: one, or the readers of a constant, or none."""
     low = Lowering(module.clone(), tiling)
-    return _run(low) + _unstorable(low)
+    original = dict(zip(low.module.body.ops, module.body.ops, strict=True))
+    readers: dict[int, list[Op]] = {}  # by identity: clones share the values, and comparing would read them
+    for op in module.body.ops:
+        if op.name == "tensor.constant":
+            readers.setdefault(id(op.attrs["value"]), []).extend(op.results[0].users)
+    found = [([original[op]] if op is not None else [], diagnostic) for op, diagnostic in _run(low)]
+    for constant, diagnostic in _unstorable(low):
+        found.append((readers.get(id(constant.attrs["value"]), []), diagnostic))
+    return found
 
 
-def _unstorable(low: Lowering) -> list[Diagnostic]:
+def _unstorable(low: Lowering) -> list[tuple[Op, Diagnostic]]:
     """Constants that code generation refuses; one without values is no reason, as it can be left out."""
-    found: list[Diagnostic] = []
+    found: list[tuple[Op, Diagnostic]] = []
     for op in low.emit.b.block.ops:
         source = constant_of(op)
         if source is not None and not source.attrs["value"].absent:
             try:
                 stored(op)
             except CompileError as error:
-                found += error.diagnostics
+                found += [(source, diagnostic) for diagnostic in error.diagnostics]
     return found
 
 
-def _run(low: Lowering) -> list[Diagnostic]:
+def _run(low: Lowering) -> list[tuple[Op | None, Diagnostic]]:
     """Write the kernels of every op. An op that is refused counts as one whose result is stored, so that one run finds
     the refusals behind it too; the module is of use only if there are none."""
-    module, found = low.module, list[Diagnostic]()
+    module, found = low.module, list[tuple[Op | None, Diagnostic]]()
     low.name_nodes()
     low.exact = exact_values(module)
     for arg in module.args:
@@ -117,7 +133,7 @@ def _run(low: Lowering) -> list[Diagnostic]:
         try:
             low.at[arg] = low.bind(own, low.exact.get(arg))
         except CompileError as error:
-            found += error.diagnostics
+            found += [(None, diagnostic) for diagnostic in error.diagnostics]
             low.stand_in(arg)
     data.plan_destinations(low)
     for op in module.body.ops:
@@ -127,7 +143,7 @@ def _run(low: Lowering) -> list[Diagnostic]:
                 _step(low, op)
         except CompileError as error:
             refused += error.at(op.loc).diagnostics
-        found += refused
+        found += [(op, diagnostic) for diagnostic in refused]
         if found:
             for result in op.results:
                 low.stand_in(result)

@@ -88,6 +88,12 @@ def place_fences(module: Module, stats: Stats) -> Module:
     written: dict[str, set[Range]] = {"act": set(), "wgt": set(), "store": set()}  # since the channel's last fence
     read: set[Range] = set()  # since the last store fence
     for fence, ops in kernels:
+        if any(op.name == "host.call" for op in ops):  # it waits for all that was issued, and all that comes for it
+            stats["dropped"] += len(fence.attrs["channels"])
+            rewriter.set_attr(fence, channels=())
+            for ranges in (*written.values(), read):
+                ranges.clear()
+            continue
         use = touched(ops)
         stores = use.writes | use.reads["store"]
         needed = [c for c in ("act", "wgt") if _meet(use.reads[c], written[c])]

@@ -51,6 +51,17 @@ def _readers(value: Value) -> list[Op]:
     return found
 
 
+def from_host(op: Op) -> bool:
+    """Whether a `tile.bind` stores what the host gives."""
+    source = op.operands[0].op if op.operands[0] is not None else None
+    return source is not None and source.name == "host.call"
+
+
+def _leaves(reader: Op) -> bool:
+    """Whether a reader of a buffer is a result of the program."""
+    return reader.name == "tile.read" and any(user.name == "return" for user in reader.results[0].users)
+
+
 def _top(op: Op, module: Module) -> Op:
     while op.parent is not module.body:
         assert op.parent is not None and op.parent.parent is not None
@@ -92,10 +103,9 @@ def plan_memory(module: Module, stats: Stats) -> Module:
             rewriter.set_attr(op, address=constants[key])
             continue
         used = [step_of[index[_top(r, module)]] for r in _readers(op.results[0])]
-        last = (
-            step + 1 if any(r.name == "tile.read" for r in _readers(op.results[0])) else max(used, default=step_of[i])
-        )
-        start = 0 if op.name == "tile.bind" else min(used, default=step_of[i])
+        last = step + 1 if any(map(_leaves, _readers(op.results[0]))) else max(used, default=step_of[i])
+        given = op.name == "tile.bind"
+        start = step_of[i] if given and from_host(op) else 0 if given else min(used, default=step_of[i])
         name = f"{op.results[0].name or op.attrs.get('label') or 'buffer'}@{i}"
         ranges.append(LiveRange(name, max(1, buffer_bytes(op)), start, last))
         owners[name] = op

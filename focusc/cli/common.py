@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 Array = Literal["scalesim", "pipelined"]
 Method = Literal["none", "sec", "sic", "focus"]
 
+HostOption = Annotated[
+    Literal["auto", "none"] | None,
+    typer.Option("--host", help="What the target refuses: leave it to the host (auto), or stop (none). Default: auto."),
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead of text.")]
 ArrayOption = Annotated[
     Array, typer.Option("--array", help="How the array is timed: published passes, or overlapped ones.")

@@ -8,6 +8,7 @@ import typer
 from focusc.cli.common import (
     Config,
     Grid,
+    HostOption,
     Json,
     LayoutFile,
     Method,
@@ -28,6 +29,7 @@ def command(
     concentrate: Annotated[
         Method | None, typer.Option(help="What to concentrate. Default: focus on the target focus, none on systolic.")
     ] = None,
+    host: HostOption = None,
     config: Config = None,
     pipeline: Annotated[
         str | None, typer.Option("-p", "--pipeline", metavar="TEXT", help="Passes to run instead of the usual ones.")
@@ -61,6 +63,7 @@ def command(
         config,
         target=target,
         concentrate=concentrate,
+        host=host,
         layout=layout_facts(layout, visual=visual, grid=grid, strides=strides, query=query),
         pipeline=pipeline,
     )

@@ -15,7 +15,7 @@ from focusc.driver.passes import check_folder, register_backend_passes, run_pipe
 from focusc.driver.progress import Progress, silent
 
 if TYPE_CHECKING:
-    from focusc.ir import Module
+    from focusc.ir import Module, Op
     from focusc.isa import Program
     from focusc.isa.machine import Machine
 
@@ -49,6 +49,7 @@ class Compilation:
             "constants": program.has_constants,
             "arena_bytes": program.arena_bytes,
             "plan": program.plan,
+            "host": host_summary(program),
             "seconds": self.seconds,
             "passes": self.passes,
         }
@@ -59,15 +60,17 @@ def compile(
     *,
     target: str | None = None,
     concentrate: str | None = None,
+    host: str | None = None,
     config: str | os.PathLike[str] | None = None,
     layout: Mapping[str, Any] | None = None,
 ) -> Program:
     """Compile an ONNX file, an IR file or a module for `target` ("focus", "systolic" or the path of a description).
 
-    `concentrate` is "none", "sec", "sic" or "focus"; left out, "focus" where the target can, else "none". `config` is a
-    TOML file with more options. Raises CompileError, IsaError or InputError with a message (`render()`).
+    `concentrate` is "none", "sec", "sic" or "focus"; left out, "focus" where the target can, else "none". `host` is
+    "auto" (the default: what the target refuses becomes segments that the host runs) or "none" (it is an error).
+    `config` is a TOML file with more options. Raises CompileError, IsaError or InputError with a message (`render()`).
     """
-    options = CompileOptions.load(config, target=target, concentrate=concentrate, layout=layout)
+    options = CompileOptions.load(config, target=target, concentrate=concentrate, host=host, layout=layout)
     return compile_model(model, options).program
 
 
@@ -97,15 +100,44 @@ def compile_model(
     source = load_model(model, options.layout) if isinstance(model, (str, os.PathLike)) else model
     method = agreed(options, method, source, machine)
     passes = options.pipeline if options.pipeline is not None else pipeline(options, method, source)
-    whole = f"{passes},{backend_pipeline(options.target, options.tiling)}"
+    whole = f"{passes},{backend_pipeline(options.target, options.tiling, host=options.host == 'auto')}"
     done = run_pipeline(source, whole, dump_ir=dump_ir, verify_each=verify_each, progress=progress)
     # what the IR says counts: a snapshot or a pipeline of the user's may have concentrated by itself
     method = str(done.module.attrs.get("concentrate", {}).get("method", "none"))
     # the backend's passes have run with the others, so that snapshots are numbered through and checks see all of them
     meta = {"concentrate": method}
-    program = compile_module(done.module, machine, run_passes=lambda module, _: module, meta=meta, weights=weights)
+    program = compile_module(
+        done.module, machine, run_passes=lambda module, _: module, meta=meta, weights=weights, host=_host_model
+    )
     seconds = time.perf_counter() - started
     return Compilation(program, done.module, done.before_tiling, machine, method, seconds, done.steps)
+
+
+def host_summary(program: Program) -> dict[str, Any]:
+    """What of a program the host runs: the totals of `stats.json`, and `reasons`, one for each different refusal.
+
+    A reason has code, message, hint, and the `nodes` that it is about.
+    """
+    from focusc.isa.stats import host_totals
+
+    reasons: dict[tuple[str, str, str], list[str]] = {}
+    for segment in program.host:
+        for node in segment.nodes:
+            name = node.node or node.op
+            found = reasons.setdefault((node.code, node.message, node.hint), [])
+            if name not in found:
+                found.append(name)
+    listed = [
+        {"code": code, "message": message, "hint": hint, "nodes": nodes}
+        for (code, message, hint), nodes in reasons.items()
+    ]
+    return {**host_totals(program), "reasons": listed}
+
+
+def _host_model(call: Op) -> bytes:
+    from focusc.host import segment_model  # imports onnx, which a model without host calls does not need
+
+    return segment_model(call)
 
 
 def pipeline(options: CompileOptions, method: str, module: Module) -> str:

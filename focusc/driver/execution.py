@@ -20,6 +20,7 @@ from focusc.isa.errors import IsaError
 
 if TYPE_CHECKING:
     from focusc.backends.trace import Trace
+    from focusc.host import HostSegments
     from focusc.isa import Program
     from focusc.isa.dynamic import DynamicCounts
     from focusc.isa.machine import Machine
@@ -60,18 +61,32 @@ class Runner:
 
         self.program = program
         self.machine = machine if machine is not None else machine_of(program)
-        self._emulator = Emulator(program, strict=strict)
+        self._host = _host(program)
+        self._emulator = Emulator(program, strict=strict, host=self._host)
 
     def run(self, inputs: Mapping[str, Any], *, array: str = "pipelined", timeline: Path | None = None) -> Result:
         """Execute on `inputs`, then time; `timeline` is written for the Perfetto viewer."""
+        before = self._host.seconds if self._host is not None else 0.0
         done = self._emulator.run(inputs)
         timing = timed(self.program, self.machine, done.counts, array, timeline)
         outputs = {name: _plain(value) for name, value in done.outputs.items()}
-        return Result(outputs, statistics(self.program, self.machine, done.counts, timing), self.program, done.counts)
+        stats = statistics(self.program, self.machine, done.counts, timing)
+        if self._host is not None:
+            stats["host"]["seconds"] = self._host.seconds - before
+        return Result(outputs, stats, self.program, done.counts)
 
     def outputs(self, inputs: Mapping[str, Any]) -> dict[str, Array]:
         """Execute without timing."""
         return {name: _plain(value) for name, value in self._emulator.run(inputs).outputs.items()}
+
+
+def _host(program: Program) -> HostSegments | None:
+    """What runs a program's host segments; onnxruntime is imported only if there are some."""
+    if not program.host:
+        return None
+    from focusc.host import HostSegments
+
+    return HostSegments(program)
 
 
 def timed(

@@ -35,6 +35,8 @@ class Dump:
         if headers:
             yield f"headers\n\n{listing.headers(self.path, self.program)}"
             yield f"sections\n\n{listing.sections(self.path)}"
+            if self.program.host:
+                yield f"host\n\n{listing.host(self.program)}"
         if symbols:
             yield f"symbols\n\n{listing.symbols(self.program)}"
         if disassembly or source:
@@ -55,7 +57,9 @@ class Dump:
         return [str(target), str(const)]
 
     def data(self) -> dict[str, Any]:
-        """Headers and symbols for --json."""
+        """Headers, host segments and symbols for --json."""
+        from focusc.isa.sections import host_row
+
         program = self.program
         return {
             "path": self.path,
@@ -78,6 +82,7 @@ class Dump:
                 }
                 for s in self.sections
             ],
+            "host": [host_row(segment) for segment in program.host],
             "symbols": [
                 {
                     "name": s.name,

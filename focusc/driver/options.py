@@ -15,6 +15,7 @@ from focusc.driver.errors import InputError
 from focusc.driver.files import existing
 
 METHODS = ("none", "sec", "sic", "focus")
+HOSTS = ("auto", "none")
 
 Scalar = bool | int | float | str
 
@@ -23,6 +24,7 @@ class CompileOptions(BaseModel):
     """Options of one compilation; an unknown key is an error that names the file and line.
 
     target = "focus"                 # or "systolic", or the path of a hardware description
+    host = "auto"                    # or "none": refuse what the target cannot run, instead of leaving it to the host
     pipeline = "..."                 # passes to run instead of the usual ones, up to tiling
     [concentrate]                    # options of the pass `concentrate`
     method = "focus"
@@ -35,6 +37,7 @@ class CompileOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     target: str = "focus"
+    host: str = "auto"
     concentrate: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
     tiling: dict[str, Scalar | list[Scalar]] = Field(default_factory=dict)
     layout: dict[str, int | str | list[int]] | None = None
@@ -46,6 +49,13 @@ class CompileOptions(BaseModel):
         method = value.get("method")
         if method is not None and method not in METHODS:
             raise ValueError(f"method is {method!r}, expected one of {', '.join(METHODS)}")
+        return value
+
+    @field_validator("host")
+    @classmethod
+    def _known_host(cls, value: str) -> str:
+        if value not in HOSTS:
+            raise ValueError(f"is {value!r}, expected one of {', '.join(HOSTS)}")
         return value
 
     @classmethod

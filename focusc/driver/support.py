@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from focusc.driver.compiler import FRONT, agreed, choose_method, concentration
@@ -12,7 +12,9 @@ from focusc.driver.files import existing
 from focusc.driver.options import CompileOptions
 
 if TYPE_CHECKING:
+    from focusc.backends.options import Tiling
     from focusc.frontend import OpReport
+    from focusc.frontend.report import NodeReport
     from focusc.ir import Diagnostic, Module
     from focusc.isa.machine import Machine
 
@@ -24,12 +26,14 @@ def ops(
     *,
     target: str | None = None,
     concentrate: str | None = None,
+    host: str | None = None,
     config: str | os.PathLike[str] | None = None,
     layout: Mapping[str, Any] | None = None,
 ) -> OpReport:
     """Every node of an ONNX model: supported or not, and why; all of them at once, with the arguments of `compile`.
 
-    A node is supported if it can be imported, and if the target takes what it becomes, dense and concentrated. Without
+    A node is supported if it can be imported, and if the target takes what it becomes, dense and concentrated; the
+    host's to run if the target refuses that, dense or concentrated, and `host` is not "none". Without
     a token layout only the dense program is checked, unless `concentrate` was asked for. A layout given is used
     instead of the model's own and checked against its sequence. Raises InputError or CompileError where nothing can be
     said about nodes.
@@ -37,7 +41,7 @@ def ops(
     from focusc.backends import load_hardware
     from focusc.frontend import op_report
 
-    options = CompileOptions.load(config, target=target, concentrate=concentrate, layout=layout)
+    options = CompileOptions.load(config, target=target, concentrate=concentrate, host=host, layout=layout)
     machine = load_hardware(options.target)
     method = choose_method(options, machine)
     report = op_report(existing(model, "ONNX model"), options.layout)
@@ -51,31 +55,48 @@ def ops(
 def _lowered(report: OpReport, module: Module, options: CompileOptions, machine: Machine) -> OpReport:
     """The report with the nodes marked whose ops the target refuses; what concerns no node is a problem of all."""
     whole = report.supported
-    found = _refusals(module, options, machine, report.concentrate if whole else "none")
-    refused: dict[str, Diagnostic] = {}
+    asked = _ask(module, options, machine, report.concentrate if whole else "none")
     problems = list(report.problems)
+    found: dict[str, dict[str, Diagnostic]] = {"unsupported": {}, "host": {}}
     nodes = {node.name for node in report.nodes if node.status == "supported"}
-    for problem in dict.fromkeys(found):
-        node = problem.loc.node.removesuffix(" (importance)")
-        shown = problem if whole else replace(problem, notes=(*problem.notes, (type(problem.loc)(), PARTIAL)))
-        if node in nodes and refused.setdefault(node, shown) is shown:
-            continue
-        if node not in nodes or not _same(refused[node], shown):
-            problems.append(shown)
-    marked = tuple(
-        replace(node, status="unsupported", problem=refused[node.name]) if node.name in refused else node
-        for node in report.nodes
-    )
-    return replace(report, nodes=marked, problems=tuple(problems))
+    for status, listed in (("unsupported", asked.refused), ("host", asked.moved)):
+        for problem in dict.fromkeys(listed):
+            node = problem.loc.node.removesuffix(" (importance)")
+            shown = problem if whole else replace(problem, notes=(*problem.notes, (type(problem.loc)(), PARTIAL)))
+            if node in nodes:
+                first = found[status].setdefault(node, shown)
+                # that an op lies between others says less than why another op of the node is refused
+                if first.code == "host.between" != shown.code:
+                    found[status][node] = first = shown
+                if first is shown or _same(first, shown) or status == "host":
+                    continue
+            if status == "unsupported":
+                problems.append(shown)
+
+    def marked(node: NodeReport) -> NodeReport:
+        for status, listed in found.items():
+            if node.name in listed:
+                return replace(node, status=status, problem=listed[node.name])
+        return node
+
+    return replace(report, nodes=tuple(map(marked, report.nodes)), problems=tuple(problems), host=asked.host)
 
 
 def _same(a: Diagnostic, b: Diagnostic) -> bool:
     return (a.code, a.message) == (b.code, b.message)
 
 
-def _refusals(module: Module, options: CompileOptions, machine: Machine, method: str) -> list[Diagnostic]:
+@dataclass
+class _Asked:
+    """What the target says of a module: everything refused, what moves to the host instead, and the totals of that."""
+
+    refused: list[Diagnostic] = field(default_factory=list["Diagnostic"])
+    moved: list[Diagnostic] = field(default_factory=list["Diagnostic"])
+    host: dict[str, Any] | None = None
+
+
+def _ask(module: Module, options: CompileOptions, machine: Machine, method: str) -> _Asked:
     """Everything between the imported module and the target's kernels that is refused: dense, then concentrated."""
-    from focusc.backends.lower import refusals
     from focusc.backends.options import tiling
     from focusc.driver.passes import register_backend_passes
     from focusc.ir import CompileError, PassManager
@@ -83,16 +104,41 @@ def _refusals(module: Module, options: CompileOptions, machine: Machine, method:
     register_backend_passes()
     limits = {name: int(value) for name, value in options.tiling.items() if isinstance(value, (int, float, str))}
     tiles = tiling(machine, **limits)
-    found: list[Diagnostic] = []
+    asked = _Asked()
     try:
         dense = PassManager(options.pipeline if options.pipeline is not None else FRONT).run(module)
-        found += refusals(dense, tiles)
+        rest = _ask_target(asked, dense, tiles, options, None)
         if method != "none":
             passed = PassManager(concentration(options, method, module)).run(dense)
-            found += refusals(passed, tiles)
+            _ask_target(asked, passed, tiles, options, rest)
     except CompileError as error:  # a pass refuses
-        found += error.diagnostics
-    return found
+        asked.refused += error.diagnostics
+    return asked
+
+
+def _ask_target(asked: _Asked, module: Module, tiles: Tiling, options: CompileOptions, rest: int | None) -> int:
+    """Add what the target says of one module. `rest` are the dense MACs of the accelerator, where they are known;
+    returns them."""
+    from focusc.backends.lower import refusals
+    from focusc.backends.passes.outline_host import outlined
+    from focusc.ir import Diagnostic, Loc
+    from focusc.ir.macs import macs
+
+    moved = outlined(module, tiles) if options.host == "auto" else None
+    asked.refused += refusals(moved.module if moved is not None else module, tiles)
+    calls = moved.calls if moved is not None else []
+    nodes = [node for call in calls for node in call.attrs["nodes"]]
+    for node in nodes:
+        loc = Loc(node=node["node"], module_path=node["path"])
+        asked.moved.append(Diagnostic(node["code"], node["message"], loc, hint=node["hint"]))
+    on_host = sum(node["macs"] for node in nodes)
+    if rest is None:
+        rest = sum(macs(op) for op in module.walk()) - on_host
+    total = on_host + rest
+    asked.host = {
+        "segments": len(calls), "nodes": len(nodes), "macs": on_host, "share": on_host / total if total else 0.0,
+    }  # fmt: skip
+    return rest
 
 
 def concentration_sites(

@@ -18,8 +18,8 @@ from focusc.ir.diagnostics import CompileError, Diagnostic
 
 @dataclass(frozen=True, slots=True)
 class NodeReport:
-    """One node. `status` is "supported", "unsupported" (see `problem`) or "unchecked": an input's type is unknown,
-    because a graph input is dynamic or a node before it is unsupported."""
+    """One node. `status` is "supported", "host" (the host runs it; `problem` is why), "unsupported" (see `problem`) or
+    "unchecked": an input's type is unknown, because a graph input is dynamic or a node before it is unsupported."""
 
     index: int
     name: str
@@ -40,7 +40,8 @@ class NodeReport:
 class OpReport:
     """The whole model: a report per node, problems that concern no node (inputs, layout), and notes.
 
-    `target` and `concentrate` say what the nodes were checked for besides import, "" if for nothing. `module` is what
+    `target` and `concentrate` say what the nodes were checked for besides import, "" if for nothing. `host` is what the
+    host would run: segments, nodes, macs, share of all MACs; None if that was not looked into. `module` is what
     could be imported, with an input in place of each result that is missing; None if not even that makes a module.
     """
 
@@ -52,12 +53,13 @@ class OpReport:
     layout: dict[str, Any] | None
     target: str = ""
     concentrate: str = ""
+    host: dict[str, Any] | None = None
     module: Module | None = field(default=None, repr=False, compare=False)
 
     @property
     def supported(self) -> bool:
         """True if nothing was found against the model."""
-        return not self.problems and all(n.status == "supported" for n in self.nodes)
+        return not self.problems and all(n.status in ("supported", "host") for n in self.nodes)
 
     def counts(self) -> dict[str, dict[str, int]]:
         """For each operator, how many nodes have each status; sorted by operator."""
@@ -69,7 +71,7 @@ class OpReport:
     def to_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
         return {"model": self.model, "opset": self.opset, "supported": self.supported, "target": self.target,
-                "concentrate": self.concentrate, "layout": self.layout,
+                "concentrate": self.concentrate, "host": self.host, "layout": self.layout,
                 "counts": self.counts(), "problems": [_problem(p) for p in self.problems],
                 "nodes": [n.to_dict() for n in self.nodes], "notes": list(self.notes)}
 

@@ -51,16 +51,19 @@ def ops_table(report: OpReport, listed: str = "all") -> RenderableType:
     if shown:
         made = table("", "status", "operator", "node", "module", left=4)
         for node in shown:
-            made.add_row(
-                node.status, node.op_type, node.name, node.module_path, style="" if node.problem is None else "red"
-            )
+            style = {"supported": "", "host": "yellow"}.get(node.status, "red" if node.problem is not None else "")
+            made.add_row(node.status, node.op_type, node.name, node.module_path, style=style)
         parts.append(made)
-    made = table("", "operator", "supported", "unsupported", "unchecked")
-    for operator, found in report.counts().items():
-        cells = [str(found.get(key, "")) for key in ("supported", "unsupported", "unchecked")]
+    counts = report.counts()
+    statuses = [s for s in STATUSES if s != "host" or any(s in found for found in counts.values())]
+    made = table("", "operator", *statuses)
+    for operator, found in counts.items():
+        cells = [str(found.get(key, "")) for key in statuses]
         made.add_row(operator, *cells, style="" if set(found) == {"supported"} else "red")
     parts.append(made)
-    for text, places in _grouped([*report.problems, *(node.problem for node in report.nodes if node.problem)]):
+    on_host = [node.problem for node in report.nodes if node.problem and node.status == "host"]
+    refused = [node.problem for node in report.nodes if node.problem and node.status != "host"]
+    for text, places in (*_grouped(on_host, "host"), *_grouped([*report.problems, *refused])):
         parts.append(
             Text(
                 text
@@ -77,11 +80,25 @@ def ops_table(report: OpReport, listed: str = "all") -> RenderableType:
         parts.append(Text(f"token layout: {facts}", "dim"))
     verdict = "supported" if report.supported else "not supported"
     verdict += f" on {report.target}, concentrate {report.concentrate}" if report.target else ""
+    if report.host is not None and report.host["segments"]:
+        parts.append(Text(host_line(report.host)))
     parts.append(Text(f"{report.model}: opset {report.opset}, {len(report.nodes)} nodes, {verdict}", "bold"))
     return Group(*parts)
 
 
-def _grouped(problems: Sequence[Diagnostic]) -> list[tuple[str, list[str]]]:
+STATUSES = ("supported", "host", "unsupported", "unchecked")
+
+
+def host_line(host: Mapping[str, Any]) -> str:
+    """One line on what the host runs."""
+    segments, nodes = host["segments"], host["nodes"]
+    return (
+        f"host: {count(segments)} segment{'s' * (segments != 1)} of {count(nodes)} op{'s' * (nodes != 1)}, "
+        f"{percent(host['share'])} of the MACs"
+    )
+
+
+def _grouped(problems: Sequence[Diagnostic], kind: str = "error") -> list[tuple[str, list[str]]]:
     """Each different problem once, rendered at its first place, with its other places."""
     first: dict[tuple[str, str, str], tuple[str, list[str]]] = {}
     for problem in problems:
@@ -89,7 +106,7 @@ def _grouped(problems: Sequence[Diagnostic]) -> list[tuple[str, list[str]]]:
         if key in first:
             first[key][1].append(problem.loc.origin() or problem.loc.position())
         else:
-            first[key] = (problem.render(), [])
+            first[key] = (problem.render(kind), [])
     return list(first.values())
 
 
@@ -122,12 +139,24 @@ def compile_table(summary: Mapping[str, Any]) -> RenderableType:
         ("activations", f"{count(summary['arena_bytes'])} bytes"),
         ("compile time", seconds(summary["seconds"])),
     ]
+    host = summary["host"]
+    notes = [Text(_host_note(host))] if host["segments"] else []
     made = table("passes", "pass", "time", "what it did", left=1)
     made.columns[2].justify = "left"
     for step in summary["passes"]:
         done = " ".join(f"{key}={value:g}" for key, value in step["counts"].items() if value)
         made.add_row(step["name"], seconds(step["seconds"]) if "seconds" in step else "", done)
-    return Group(pairs("", rows), made)
+    return Group(pairs("", rows), made, *notes)
+
+
+def _host_note(host: Mapping[str, Any]) -> str:
+    """What the host runs of a program, which nodes and why: a line for each reason."""
+    lines = [host_line(host) + "; the accelerator waits meanwhile, and no cycles are counted for it"]
+    for reason in host["reasons"]:
+        nodes = reason["nodes"]
+        more = f" and {len(nodes) - 4} more" if len(nodes) > 4 else ""
+        lines.append(f"  {', '.join(nodes[:4])}{more}: {reason['message']} [{reason['code']}]")
+    return "\n".join(lines)
 
 
 def _macs(stats: Mapping[str, Any]) -> str:
@@ -135,6 +164,13 @@ def _macs(stats: Mapping[str, Any]) -> str:
     if not stats["macs_dense"]:
         return si(stats["macs"])
     return f"{si(stats['macs'])} of {si(stats['macs_dense'])} dense, sparsity {percent(stats['sparsity'])}"
+
+
+def _host_cost(host: Mapping[str, Any]) -> str:
+    """What the host did in a run, and that the accelerator's cycles and energy know nothing of it."""
+    moved = f"{si(host['bytes']['in'], 'B')} in, {si(host['bytes']['out'], 'B')} out"
+    spent = f", {seconds(host['seconds'])} in onnxruntime" if host["seconds"] is not None else ""
+    return f"{host_line(host).removeprefix('host: ')}, {moved}{spent}; not in cycles and energy"
 
 
 def stats_table(stats: Mapping[str, Any], nodes: int = 10) -> RenderableType:
@@ -155,6 +191,7 @@ def stats_table(stats: Mapping[str, Any], nodes: int = 10) -> RenderableType:
                 f"core {energy['core']:.3f})",
             ),
             ("DRAM", f"read {si(traffic['read'], 'B')}, written {si(traffic['write'], 'B')}"),
+            *([("host", _host_cost(stats["host"]))] if stats.get("host", {}).get("segments") else []),
         ],
     )
     engines = table("engines", "engine", "busy cycles", "of all")

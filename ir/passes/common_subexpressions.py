@@ -43,8 +43,8 @@ def _visit(
 ) -> None:
     seen = dict(outer)  # a region sees the ops around it; its own ops are not visible outside
     for op in block.ops:
-        for region in op.regions:
-            _visit(region, seen, same, constants, found)
+        for declared, region in zip(op.spec.regions, op.regions, strict=True):
+            _visit(region, {} if declared.isolated else seen, same, constants, found)
         if (
             not op.spec.pure
             or op.regions

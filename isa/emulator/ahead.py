@@ -72,7 +72,7 @@ def _tables() -> tuple[NDArray[np.uint8], NDArray[np.int8]]:
     does[BY_MNEMONIC["fwd"].opcode] = _FORWARD
     does[BY_MNEMONIC["v.ld"].opcode] = _TAKE
     does[BY_MNEMONIC["sec.fold"].opcode] = does[BY_MNEMONIC["sec.init"].opcode] = _NOTHING
-    does[BY_MNEMONIC["st.idx"].opcode] = _WRITE_ANY
+    does[BY_MNEMONIC["st.idx"].opcode] = does[BY_MNEMONIC["host"].opcode] = _WRITE_ANY
     return does, heads
 
 

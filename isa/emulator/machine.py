@@ -16,13 +16,13 @@ from focusc.isa.emulator.inputs import check_inputs
 from focusc.isa.emulator.memory import Constants
 from focusc.isa.emulator.state import SicEvent, State, TopkEvent
 from focusc.isa.errors import Fault, IsaError
+from focusc.isa.host import HostRun
 from focusc.isa.insns import INSNS
-from focusc.isa.program import ITEM_BYTES, Program, Symbol
+from focusc.isa.program import Program
 from focusc.isa.sequencer import MAX_COMMANDS, MAX_STEPS, expand_chunks
 
 __all__ = ["Emulator", "Run", "Session"]
 
-_NUMPY = {"f16": np.float16, "f32": np.float32, "i8": np.int8, "u8": np.uint8, "u16": np.uint16, "i32": np.int32}
 _EXECUTE: list[Any] = [None] * 256
 _COUNT = [0] * 256
 _KEPT = 1 << 17
@@ -59,16 +59,18 @@ class _Chunk:
 class Emulator:
     """Executes one program, any number of times. `strict` adds the checks listed in docs/isa.md; results are the same.
 
-    `observe` receives every SicEvent and TopkEvent. `max_commands` and `max_steps` stop a program that does not end.
-    `helpers` threads compute products ahead (default: one for each further core, none if `strict`).
+    `observe` receives every SicEvent and TopkEvent. `host` runs the segments of a program that has some; without it the
+    instruction `host` is a fault. `max_commands` and `max_steps` stop a program that does not end. `helpers` threads
+    compute products ahead (default: one for each further core, none if `strict`).
     """
 
     def __init__(self, program: Program, strict: bool = False,
-                 observe: Callable[[SicEvent | TopkEvent], None] | None = None, *, helpers: int | None = None,
-                 max_commands: int = MAX_COMMANDS, max_steps: int = MAX_STEPS) -> None:
+                 observe: Callable[[SicEvent | TopkEvent], None] | None = None, *, host: HostRun | None = None,
+                 helpers: int | None = None, max_commands: int = MAX_COMMANDS, max_steps: int = MAX_STEPS) -> None:
         self.program = program
         self.strict = strict
         self.observe = observe
+        self.host = host
         self.helpers = 0 if strict else spare_cores() if helpers is None else helpers
         self.max_commands, self.max_steps = max_commands, max_steps
         if not program.has_constants:
@@ -121,12 +123,15 @@ class Session:
 
             state_type = StrictState
         try:
-            self.state = state_type(self.program, emulator.constants, emulator.observe)
+            self.state = state_type(self.program, emulator.constants, emulator.observe, emulator.host)
         except (MemoryError, ValueError, OverflowError):
             raise IsaError("run.memory", f"an arena of {self.program.arena_bytes:,} bytes does not fit in memory",
                            hint="emulate a smaller model, or simulate from a recorded trace") from None
         for name, data in inputs.items():
-            place(self.state, self.program.symbol(name), data)
+            symbol = self.program.symbol(name)
+            self.state.put(symbol, data)
+            self.state.inputs.append((symbol, data))
+            self.state.placed(symbol)
         self._chunks = emulator.chunks(self.state)
         self._pcs: list[int] = []
         self._ops: list[int] = []
@@ -213,31 +218,7 @@ class Session:
 
     def outputs(self) -> dict[str, NDArray[Any]]:
         """Output tensors as they are in memory now: f16 as float16, bf16 as float32, others as they are stored."""
-        return {symbol.name: fetch(self.state, symbol) for symbol in self.program.symbols if symbol.kind == "output"}
-
-
-def place(state: State, symbol: Symbol, data: NDArray[Any]) -> None:
-    """Write an input (already checked) to its place in memory."""
-    if symbol.count == 0:
-        return
-    if symbol.dtype in ("f16", "bf16", "f32"):
-        flat = np.ascontiguousarray(data, np.float32).reshape(-1)
-        state.mem.store(symbol.address, 0, symbol.dtype, flat, 0, symbol.count, 1, symbol.count)
-    else:
-        state.mem.store_bytes(symbol.address, np.ascontiguousarray(data, _NUMPY[symbol.dtype]),
-                              ITEM_BYTES[symbol.dtype])
-    state.inputs.append((symbol, data))
-    state.placed(symbol)
-
-
-def fetch(state: State, symbol: Symbol) -> NDArray[Any]:
-    """Copy of a symbol's tensor; f16 as float16, bf16 as float32."""
-    if symbol.count == 0:
-        return np.zeros(symbol.shape, _NUMPY.get(symbol.dtype, np.float32))
-    state.fetched(symbol)
-    if symbol.dtype in ("f16", "bf16"):
-        found = state.mem.load(symbol.address, 1, symbol.count, 0, symbol.dtype)
-        target = np.float16 if symbol.dtype == "f16" else np.float32
-        return found.reshape(symbol.shape).astype(target)
-    end = state.mem.span(symbol.address, 1, symbol.count, 0, ITEM_BYTES[symbol.dtype])
-    return state.mem.bytes(symbol.address, end).view(_NUMPY[symbol.dtype]).reshape(symbol.shape).copy()
+        found = [symbol for symbol in self.program.symbols if symbol.kind == "output"]
+        for symbol in found:
+            self.state.fetched(symbol)
+        return {symbol.name: self.state.tensor(symbol) for symbol in found}

@@ -15,13 +15,16 @@ from focusc.isa.emulator import kernels
 from focusc.isa.emulator.ahead import Helpers
 from focusc.isa.emulator.memory import Constants, Memory
 from focusc.isa.errors import Fault, IsaError
-from focusc.isa.program import ALIGN, Program, Symbol, align, conc_block
+from focusc.isa.host import HostRun, stored
+from focusc.isa.program import ALIGN, ITEM_BYTES, Program, Symbol, align, conc_block
 
 __all__ = ["Item", "SicEvent", "State", "TopkEvent", "output_bytes"]
 
 F32 = NDArray[np.float32]
 Flat = tuple[F32, int, int, int, int]
 """A matrix inside a flat array: (array, first element, pitch, rows, cols)."""
+NUMPY: dict[str, Any] = {"f16": np.float16, "f32": np.float32, "i8": np.int8, "u8": np.uint8, "u16": np.uint16,
+                         "i32": np.int32}
 Observer = Callable[["SicEvent | TopkEvent"], None]
 _CACHE_BYTES = 1 << 30
 MAX_ITEM = 1 << 28
@@ -88,7 +91,9 @@ class State:
 
     strict = False
 
-    def __init__(self, program: Program, constants: Constants, observe: Observer | None = None) -> None:
+    def __init__(self, program: Program, constants: Constants, observe: Observer | None = None,
+                 run_host: HostRun | None = None) -> None:
+        self.segments, self.run_host = program.host, run_host
         self.mem = Memory(program, constants)
         self.obuf: F32 = np.zeros(output_bytes(program.hardware) // 4, np.float32)
         self.tiles: list[list[int]] = []
@@ -430,6 +435,43 @@ class State:
 
     def expect_infinity(self) -> None:
         """The command makes an infinity of finite values on purpose: the strict emulator takes it for no fault."""
+
+    def host(self, number: int) -> None:
+        """Let the host run a segment on its tensors in memory."""
+        segment = self.segments[number]
+        if self.run_host is None or not segment.model:
+            raise Fault("run.host", f"segment {number} is the host's to run ({len(segment.nodes)} nodes), and "
+                        + ("nothing here runs it" if segment.model else "it was compiled without weights"),
+                        hint="`focusc run` and `focusc.run` bring onnxruntime; Emulator takes it as `host`"
+                        if segment.model else "compile the model with its weights")
+        outputs = self.run_host(number, {symbol.name: self.tensor(symbol) for symbol in segment.inputs})
+        for symbol in segment.outputs:
+            if symbol.name not in outputs:
+                raise Fault("run.host", f"the host gave no {symbol.name}, an output of segment {number}")
+            self.put(symbol, stored(symbol, outputs[symbol.name]))
+
+    def tensor(self, symbol: Symbol) -> NDArray[Any]:
+        """Copy of a tensor in memory; f16 as float16, bf16 as float32."""
+        if symbol.count == 0:
+            return np.zeros(symbol.shape, NUMPY.get(symbol.dtype, np.float32))
+        if symbol.dtype in ("f16", "bf16"):
+            found = self.mem.load(symbol.address, 1, symbol.count, 0, symbol.dtype)
+            target = np.float16 if symbol.dtype == "f16" else np.float32
+            return found.reshape(symbol.shape).astype(target)
+        end = self.mem.span(symbol.address, 1, symbol.count, 0, ITEM_BYTES[symbol.dtype])
+        return self.mem.bytes(symbol.address, end).view(NUMPY[symbol.dtype]).reshape(symbol.shape).copy()
+
+    def put(self, symbol: Symbol, data: NDArray[Any]) -> None:
+        """Write a tensor, float32 or of its whole-number type, to its place in memory."""
+        if symbol.count == 0:
+            return
+        self.before_write(symbol.address, symbol.address + symbol.bytes)
+        if symbol.dtype in ("f16", "bf16", "f32"):
+            flat = np.ascontiguousarray(data, np.float32).reshape(-1)
+            self.mem.store(symbol.address, 0, symbol.dtype, flat, 0, symbol.count, 1, symbol.count)
+        else:
+            self.mem.store_bytes(symbol.address, np.ascontiguousarray(data, NUMPY[symbol.dtype]),
+                                 ITEM_BYTES[symbol.dtype])
 
     def selected(self, kept: NDArray[np.int32], positions: NDArray[np.int32]) -> None:
         """Report a `sec.topk` selection to the observer."""

@@ -22,6 +22,7 @@ from focusc.isa.emulator import shadowing
 from focusc.isa.emulator.memory import Constants
 from focusc.isa.emulator.state import Item, SicEvent, State, TopkEvent
 from focusc.isa.errors import Fault
+from focusc.isa.host import HostRun
 from focusc.isa.insns import ENGINES, INSNS
 from focusc.isa.program import ITEM_BYTES, Program, Symbol, align, conc_block
 
@@ -40,8 +41,9 @@ class StrictState(State):
     strict = True
 
     def __init__(self, program: Program, constants: Constants,
-                 observe: Callable[[SicEvent | TopkEvent], None] | None = None) -> None:
-        super().__init__(program, constants, observe)
+                 observe: Callable[[SicEvent | TopkEvent], None] | None = None,
+                 run_host: HostRun | None = None) -> None:
+        super().__init__(program, constants, observe, run_host)
         self.program = program
         size, engines = len(self.mem.raw), len(ENGINES)
         self.written = np.zeros(size, np.uint8)
@@ -110,6 +112,22 @@ class StrictState(State):
             everything = self.last.max(axis=0)
             for engine in _WRITERS:
                 np.maximum(self.pending[engine], everything, out=self.pending[engine])
+
+    def host(self, number: int) -> None:
+        for symbol in self.segments[number].inputs:
+            low = symbol.address - self.mem.base
+            missing = np.flatnonzero(self.written[low:low + symbol.bytes] == 0)
+            if missing.size:
+                byte = symbol.address + int(missing[0])
+                raise Fault("run.unwritten", f"reads DRAM byte {byte:#x}, which nothing has written",
+                            hint=self._inside(byte))
+        super().host(number)
+        # after everything that was issued, and before everything that will be
+        np.maximum(self.clock, self.last.max(axis=0), out=self.clock)
+        np.maximum(self.pending, self.clock, out=self.pending)
+        self.clocks[self.command] = self.clock
+        for symbol in self.segments[number].outputs:
+            self._wrote(symbol.address, 1, symbol.bytes, 0)
 
     # -------------------------------------------------------------- tiles
 

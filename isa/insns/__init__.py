@@ -16,6 +16,7 @@ from focusc.isa.insns.sequencer import (
     Endl,
     Fence,
     Halt,
+    Host,
     Li,
     Loop,
     Max,
@@ -69,10 +70,10 @@ from focusc.isa.insns.vector import (
 
 __all__ = [
     "Add", "Addi", "BY_MNEMONIC", "CfgConvIn", "CfgConvWin", "CfgLayout", "CfgPos", "CfgSic", "DTYPES", "Divi",
-    "ENGINES", "Endl", "Fence", "Fwd", "Halt", "INSNS", "Insn", "LdAct", "LdConc", "LdIdx", "LdPatch", "LdWgt", "Li",
-    "Loop", "Max", "Min", "Mma", "Mov", "Mul", "Muli", "Nop", "SecFold", "SecInit", "SecTopk", "Sic", "St", "StIdx",
-    "Sub", "Tile", "Trap", "VAdd", "VAddi", "VBlend", "VCopy", "VDiv", "VErf", "VExp", "VExps", "VFill", "VGelu",
-    "VGeluQuick", "VGelue", "VLd", "VLog", "VMask", "VMax", "VMaxi", "VMin", "VMini", "VMul", "VMuli", "VNeg",
+    "ENGINES", "Endl", "Fence", "Fwd", "Halt", "Host", "INSNS", "Insn", "LdAct", "LdConc", "LdIdx", "LdPatch", "LdWgt",
+    "Li", "Loop", "Max", "Min", "Mma", "Mov", "Mul", "Muli", "Nop", "SecFold", "SecInit", "SecTopk", "Sic", "St",
+    "StIdx", "Sub", "Tile", "Trap", "VAdd", "VAddi", "VBlend", "VCopy", "VDiv", "VErf", "VExp", "VExps", "VFill",
+    "VGelu", "VGeluQuick", "VGelue", "VLd", "VLog", "VMask", "VMax", "VMaxi", "VMin", "VMini", "VMul", "VMuli", "VNeg",
     "VRecip", "VRmax", "VRot", "VRsqrt", "VRsum", "VRsumsq", "VSel", "VSigmoid", "VSilu", "VSqrt", "VSub", "VTanh",
     "decode", "decode_word", "encode",
 ]

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from focusc.isa.emulator.state import State
 
 __all__ = ["Add", "Addi", "CfgConvIn", "CfgConvWin", "CfgLayout", "CfgPos", "CfgSic", "DTYPES", "Divi", "Endl", "Fence",
-           "Halt", "Li", "Loop", "Max", "Min", "Mov", "Mul", "Muli", "Nop", "Sub", "Tile", "Trap"]
+           "Halt", "Host", "Li", "Loop", "Max", "Min", "Mov", "Mul", "Muli", "Nop", "Sub", "Tile", "Trap"]
 
 DTYPES = ("f16", "bf16", "i8", "f32")
 """Element types of streams and stores, in encoding order."""
@@ -129,6 +129,20 @@ class Fence(Insn, opcode=0x0D, engine="seq", mnemonic="fence"):
     @staticmethod
     def execute(s: State, act: int, wgt: int, store: int) -> None:
         s.fence(act, wgt, store)
+
+
+class Host(Insn, opcode=0x17, engine="seq", mnemonic="host"):
+    """Let the host run a segment of the program: it reads the segment's inputs in DRAM and writes its outputs there.
+
+    It is a fence for everything: it waits until all commands before it are complete, and later ones wait for it. The
+    segments (tensors, source nodes, ONNX model) are data of the program.
+    """
+
+    segment: int = uimm(16, "number of the segment")
+
+    @staticmethod
+    def execute(s: State, segment: int) -> None:
+        s.host(segment)
 
 
 class Halt(Insn, opcode=0x0E, engine="seq", mnemonic="halt"):

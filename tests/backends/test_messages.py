@@ -44,6 +44,14 @@ def many_tiles() -> str:
     return "".join(fills) + "".join(sums) + STORE.format("s38")
 
 
+HOST_CALL = """module "m"(%x: tensor<4x32xf32>) -> ("y") {
+  %y = host.call(%x) {nodes = []} { ^(%a: tensor<4x32xf32>):
+    %b = tensor.cumsum(%a) {axis = 0} : tensor<4x32xf32>
+    yield(%b)
+  } : tensor<4x32xf32> loc("scan" "layers.0")
+  return(%y)
+}
+"""
 LOOP = """  tile.for(%c4) {total = 4, step = 2, first = 1} { ^(%it: index, %off: index, %len: index):
     yield()
   }
@@ -61,6 +69,7 @@ def linear(weight: str) -> Callable[[], object]:
 
 
 CASES: dict[str, Callable[[], object]] = {
+    "codegen.host": lambda: compile_module(parse(HOST_CALL), FOCUS),
     "codegen.op": generated(COPY + "  %z = tensor.exp(%x) : tensor<4x32xf32>\n"),
     "codegen.stream": generated(
         LOAD.format("s") + COPY.replace("%s", "%r") + TILE.format("u", "s") + STORE.format("u")

@@ -24,7 +24,7 @@ from focusc.ir import (
 )
 from focusc.ir.types import DTYPES
 
-DIALECTS = ("tensor", "nn", "sic", "sec", "tile")
+DIALECTS = ("tensor", "nn", "sic", "sec", "host", "tile")
 NAMES = sorted(n for n in OPS if n.split(".")[0] in DIALECTS)
 
 

@@ -87,7 +87,15 @@ MESSAGES = {
     ".symbol x, input, f99, [1], 0": "2:9: error[asm.symbol]: symbol x: type is 'f99', expected one of f16, bf16, f32, i8, u8, "
                                      "u16, i32\n    2 | .symbol x, input, f99, [1], 0\n      |         ^",
     ".frob": "2:1: error[asm.directive]: there is no directive .frob\n    2 | .frob\n      | ^^^^^\n  hint: directives: .fasm "
-             ".target .arena .hardware .plan .meta .symbol .const .zero .const_file .const_absent .debug .loc",
+             ".target .arena .hardware .plan .meta .symbol .const .zero .const_file .const_absent "
+             ".host .host_model .debug .loc",
+    ".host_model \"\"": "2:1: error[asm.directive]: .host_model stands behind the .host whose model it is\n"
+                        "    2 | .host_model \"\"\n      | ^^^^^^^^^^^",
+    ".host {}": "2:7: error[asm.json]: host segment 0 is not an object with inputs, outputs and nodes\n    2 | .host {}\n"
+                "      |       ^^",
+    '.host {"inputs":[],"outputs":[],"nodes":[]}\n.host_model "*"':
+        "3:13: error[asm.model]: the model is not base64\n    3 | .host_model \"*\"\n      |             ^^^",
+    "host 1": "2:1: error[asm.program]: host: there is no such segment, the program has 0\n    2 | host 1\n      | ^^^^",
     ".symbol x, input, f16, [9], 0": "error[asm.program]: symbol x (18 bytes at 0x0) lies outside the arena [0x0, 0x0)",
     "loop 2\nloop 3\nendl": "2:1: error[asm.program]: loop without an endl\n    2 | loop 2\n      | ^^^^",
     "halt": "2:1: error[asm.program]: halt stands before the end of the program\n    2 | halt\n      | ^^^^",

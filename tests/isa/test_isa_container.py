@@ -28,7 +28,8 @@ from focusc.isa import (
     save,
 )
 from focusc.isa.files import atomic_open, atomic_write
-from focusc.isa.insns import Halt, LdAct, St, Tile, VFill
+from focusc.isa.host import HostNode, HostSegment
+from focusc.isa.insns import Halt, Host, LdAct, St, Tile, VFill
 from focusc.isa.objdump import objdump
 from focusc.isa.sections import pack_json
 from tests.isa.helpers import HARDWARE
@@ -37,14 +38,30 @@ from tests.isa.strategies import CLASSES, insns
 TEXT = st.text(st.characters(categories=("L", "N", "P", "Zs")), min_size=1, max_size=12)
 JSON = st.recursive(st.none() | st.booleans() | st.integers(-(1 << 53), 1 << 53) | st.floats(allow_nan=False, allow_infinity=False)
                     | TEXT, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=6)
-BODY = st.lists(insns([c for c in CLASSES if c.mnemonic not in ("loop", "endl", "halt")]), max_size=6)
+BODY = st.lists(insns([c for c in CLASSES if c.mnemonic not in ("loop", "endl", "halt", "host")]), max_size=6)
+
+
+@st.composite
+def segments(draw: st.DrawFn, base: int, arena: int) -> HostSegment:
+    """A host segment of any tensors in the arena, with any bytes for a model."""
+    tensors: dict[str, list[Symbol]] = {"input": [], "output": []}
+    for name in draw(st.lists(TEXT.filter(str.isprintable), max_size=3, unique=True)):
+        kind, dtype = draw(st.sampled_from(["input", "output"])), draw(st.sampled_from(["f16", "f32", "i32"]))
+        at = -(-draw(st.integers(base, base + arena)) // 4) * 4
+        room = (base + arena - at) // {"f16": 2, "f32": 4, "i32": 4}[dtype]
+        if room >= 0:
+            tensors[kind].append(Symbol(name, kind, dtype, (draw(st.integers(0, room)),), at))
+    nodes = draw(st.lists(st.builds(HostNode, TEXT, TEXT, TEXT, TEXT, TEXT, TEXT, st.integers(0, 1 << 40)), max_size=2))
+    return HostSegment(tuple(tensors["input"]), tuple(tensors["output"]), tuple(nodes), draw(st.binary(max_size=200)))
 
 
 @st.composite
 def programs(draw: st.DrawFn) -> Program:
-    body: list[Insn] = [*draw(BODY), Halt()]
     const, arena = draw(st.binary(max_size=200)), draw(st.integers(0, 500))
     base = -(-len(const) // 64) * 64
+    host = draw(st.lists(segments(base, arena), max_size=2))
+    calls = [Host(draw(st.integers(0, len(host) - 1))) for _ in range(draw(st.integers(0, 2)))] if host else []
+    body: list[Insn] = [*draw(BODY), *calls, Halt()]
     names = draw(st.lists(TEXT.filter(lambda t: t.isprintable()), max_size=3, unique=True))
     symbols = []
     for name in names:
@@ -57,7 +74,8 @@ def programs(draw: st.DrawFn) -> Program:
     index = [draw(st.integers(-1, len(debug) - 1)) for _ in body]
     name = draw(st.from_regex(r"[a-z][a-z0-9_.-]{0,20}", fullmatch=True))
     return Program(body, const, symbols, arena, name, {**HARDWARE, "name": name, "description": draw(TEXT)},
-                   draw(st.dictionaries(TEXT, JSON, max_size=2)), debug, index, draw(st.dictionaries(TEXT, JSON, max_size=2)))
+                   draw(st.dictionaries(TEXT, JSON, max_size=2)), debug, index, draw(st.dictionaries(TEXT, JSON, max_size=2)),
+                   host=host)
 
 
 FOLDER = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -346,7 +364,7 @@ def test_what_cannot_be_written_is_said() -> None:
 OBJDUMP = """\
 headers
 
-format     fbin version 1, little-endian, 8 sections, 7716 bytes
+format     fbin version 1, little-endian, 8 sections, 7780 bytes
 target     focus
 hardware   focus, digest {digest}
 text       6 instructions, 192 bytes

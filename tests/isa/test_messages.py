@@ -15,6 +15,7 @@ import pytest
 from focusc.isa import Program, Symbol, assemble, decode, encode, load, save
 from focusc.isa.emulator import Emulator
 from focusc.isa.files import atomic_write
+from focusc.isa.host import HostSegment
 from focusc.isa.insns import Endl, Fence, Halt, Loop, Tile
 from focusc.isa.sequencer import expand
 from tests.isa.helpers import HARDWARE
@@ -108,6 +109,7 @@ PROGRAMS: dict[str, Callable[[], Program]] = {
     "program.arena": lambda: Program([Halt()], arena_bytes=-1),
     "program.const": lambda: Program([Halt()], b"123", const_bytes=4),
     "program.debug": lambda: Program([Halt()], debug_index=[0, 0]),
+    "program.host": lambda: Program([Halt()], host=[HostSegment((Symbol("x0", "input", "f16", (9,), 0),), (), ())]),
     "program.symbol": lambda: Program([Halt()], symbols=[Symbol("x", "input", "f16", (9,), 0)], arena_bytes=8),
     "program.symbol-name": lambda: Program([Halt()], symbols=[Symbol("", "input", "f16", (9,), 0)]),
     "program.text": lambda: Program(np.zeros((2, 3), np.uint64)),
@@ -135,6 +137,7 @@ def test_execution(request: pytest.FixtureRequest) -> None:
 
 
 ASSEMBLY = {
+    "asm.model": '.host {"inputs":[],"outputs":[],"nodes":[]}\n.host_model "no base64!"',
     "asm.arena": ".arena 999999999999999999\nhalt",
     "asm.string": '.debug "\\q", "", "", ""\nhalt',
     "asm.version": ".fasm 2\nhalt",

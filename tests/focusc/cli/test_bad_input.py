@@ -94,14 +94,14 @@ class TestOnnx:
         small_model.graph.node[1].input.append("axis")
         small_model.graph.initializer.append(onnx.numpy_helper.from_array(np.array(1), "axis"))
         self.save(small_model)
-        found = cli("ops", "m.onnx", "--json")
+        found = cli("ops", "m.onnx", "--host", "none", "--json")
         assert found.status == 1
         report = json.loads(found.out)
         assert "supported" in report, str(found)
         assert not report["supported"]
         assert [node["status"] for node in report["nodes"]] == ["supported", "unsupported"]
         assert report["nodes"][1]["problem"]["code"] == "lower.op"
-        assert cli("compile", "m.onnx", "-o", "out.fbin", "--concentrate", "none").status == 1
+        assert cli("compile", "m.onnx", "-o", "out.fbin", "--concentrate", "none", "--host", "none").status == 1
 
     def test_missing_external_data(
         self, cli: Cli, golden: Golden, small_model: onnx.ModelProto, tmp_path: Path

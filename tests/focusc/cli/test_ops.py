@@ -43,13 +43,13 @@ WEIGHTS = {
 
 def test_every_refusal_of_the_target_at_once(cli: Cli, golden: Golden) -> None:
     write([LINEAR, SCAN, MARGIN, WAVE, SCALE], {"scale": [2, 8, 128]}, WEIGHTS)
-    found = cli("ops", "m.onnx")
+    found = cli("ops", "m.onnx", "--host", "none")
     assert found.status == 1 and found.err == ""
     golden("ops_target", str(found))
-    assert [n["status"] for n in json.loads(cli("ops", "m.onnx", "--json").out)["nodes"]] == [
+    assert [n["status"] for n in json.loads(cli("ops", "m.onnx", "--host", "none", "--json").out)["nodes"]] == [
         "supported", "unsupported", "unsupported", "unsupported", "supported",
     ]  # fmt: skip
-    assert cli("compile", "m.onnx", "-o", "out.fbin").status == 1
+    assert cli("compile", "m.onnx", "-o", "out.fbin", "--concentrate", "none", "--host", "none").status == 1
 
 
 def test_refusals_of_the_front_end_and_of_the_target_at_once(cli: Cli, golden: Golden) -> None:
@@ -114,7 +114,8 @@ def test_what_code_generation_refuses_is_reported(cli: Cli) -> None:
         model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 20)], ir_version=10)
         onnx.save(model, "m.onnx")
         expected = f"m.onnx: error[{code.split('-')[0]}]"
-        report, compiled = cli("ops", "m.onnx"), cli("compile", "m.onnx", "-o", "m.fbin", "--concentrate", "none")
+        report = cli("ops", "m.onnx", "--host", "none")
+        compiled = cli("compile", "m.onnx", "-o", "m.fbin", "--concentrate", "none", "--host", "none")
         assert (report.status, compiled.status) == (1, 1)
         assert expected in compiled.err or code == "codegen.range"
         assert f"error[{code.split('-')[0]}]" in report.out + report.err
