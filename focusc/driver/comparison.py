@@ -256,6 +256,7 @@ def table(columns: Sequence[Column], samples: Sequence[Sample], model: str, targ
             row.update(costs)
             row["speedup"] = base_costs["cycles"] / costs["cycles"]
             row["energy_ratio"] = base_costs["energy_mj"] / costs["energy_mj"]
+            row["host"] = column.stats[-1]["host"]
         rows.append(row)
     named = "dense" if base.method == "none" else base.method
     return {"model": model, "target": target, "base": named, "array": array, "samples": len(samples), "rows": rows}

@@ -281,8 +281,17 @@ def compare_table(found: Mapping[str, Any]) -> RenderableType:
             ratio(row["speedup"]) if cost else "",
             ratio(row["energy_ratio"]) if cost else "",
         )
-    notes = [Text(f"note: {note}", "dim") for note in found.get("notes", ())]
+    notes = [Text(f"note: {note}", "dim") for note in (*found.get("notes", ()), *_host_notes(found["rows"]))]
     return Group(made, *notes)
+
+
+def _host_notes(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """What of each method's work no cycle, energy or speed-up counts; methods with the same are named together."""
+    lines: dict[str, list[str]] = {}
+    for row in rows:
+        if row.get("host", {}).get("segments"):
+            lines.setdefault(host_line(row["host"]), []).append(row["method"])
+    return [f"{line} ({', '.join(who)}); cycles, energy and speed-up are of the rest" for line, who in lines.items()]
 
 
 def _accuracy(row: Mapping[str, Any]) -> str:

@@ -150,3 +150,14 @@ def test_a_weight_beyond_f16_goes_to_the_host_with_its_reason(cli: Cli) -> None:
     np.savez("in.npz", x=np.full((2, 32, 64), 0.25, np.float32))
     assert cli("run", "m.fbin", "--inputs", "in.npz", "-o", "out.npz").status == 0
     np.testing.assert_allclose(np.load("out.npz")["y"], 0.25, rtol=1e-3)
+
+
+def test_compare_does_not_hide_what_the_host_does(cli: Cli) -> None:
+    write(MIDDLE)
+    np.savez("many.npz", x=np.load("in.npz")["x"][None])
+    found = cli("compare", "m.onnx", "--inputs", "many.npz", "--methods", "none", "--samples", "1")
+    assert found.status == 0, found.err
+    assert (
+        "note: host: 2 segments of 5 ops, 0.0 % of the MACs (dense); cycles, energy and speed-up are of the rest"
+        in found.out
+    )
