@@ -59,6 +59,27 @@ _CONFIGS: dict[str, dict[str, Any]] = {
                                                                                   "full_attention"],
             "linear_num_key_heads": 2, "linear_num_value_heads": 4, "linear_key_head_dim": 16,
             "linear_value_head_dim": 16}, **_TOKENS},
+    "qwen3_vl": {
+        "vision_config": {"depth": 2, "hidden_size": 32, "intermediate_size": 64, "out_hidden_size": 128,
+                          "num_heads": 2, "patch_size": 7, "deepstack_visual_indexes": [0, 1],
+                          "num_position_embeddings": 16},
+        "text_config": {**_TEXT, "head_dim": 32, "rope_parameters": {**_ROTARY, "mrope_interleaved": True}},
+        **_TOKENS, **_QWEN},
+    "internvl": {
+        "vision_config": {**_TOWER, "image_size": [28, 28], "patch_size": [7, 7]},
+        "text_config": {"model_type": "qwen2", **_TEXT}, "image_token_id": 120, "image_seq_length": 4},
+    "llava": {
+        "vision_config": {"model_type": "clip_vision_model", "projection_dim": 32, **_TOWER},
+        "text_config": {"model_type": "llama", **_TEXT}, "image_token_id": 120, "image_seq_length": 16},
+    "paligemma": {
+        "vision_config": {"model_type": "siglip_vision_model", "vision_use_head": False, "projection_dim": 128,
+                          **_TOWER},
+        "text_config": {"model_type": "gemma", **_TEXT, "head_dim": 32}, "image_token_id": 120, "projection_dim": 128},
+    "gemma3": {
+        "vision_config": {"model_type": "siglip_vision_model", "vision_use_head": False, **_TOWER},
+        "text_config": {"model_type": "gemma3_text", **_TEXT, "head_dim": 32, "sliding_window": 16,
+                        "layer_types": ["sliding_attention", "full_attention"]},
+        "mm_tokens_per_image": 4, "image_token_id": 120},
 }
 
 
@@ -82,7 +103,8 @@ class Instance:
 
 INSTANCES = tuple(Instance(kind, frames) for kind, frames in (
     ("llava_onevision", None), ("llava_onevision", 2), ("llava_next_video", 2), ("qwen2_vl", None), ("qwen2_vl", 4),
-    ("qwen2_5_vl", 4), ("smolvlm", 2), ("idefics3", None), ("minicpmv4_6", 2),
+    ("qwen2_5_vl", 4), ("smolvlm", 2), ("idefics3", None), ("minicpmv4_6", 2), ("qwen3_vl", 4), ("internvl", 2),
+    ("llava", None), ("paligemma", None), ("gemma3", 2),
 ))
 """The variants that must pass."""
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["FAMILIES", "Family", "Visual", "family_of"]
 
-FAMILIES = ("llava", "qwen_vl", "idefics", "minicpm")
+FAMILIES = ("llava", "qwen_vl", "idefics", "minicpm", "qwen3_vl", "fixed")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Qwen2-VL, Qwen2.5-VL, Qwen3-VL: flattened patches with a t x h x w grid beside them, merged 2 x 2."""
+"""Qwen2-VL and Qwen2.5-VL: flattened patches with a t x h x w grid beside them, merged 2 x 2."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 from . import Visual
 
-MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl", "qwen3_vl")
+MODEL_TYPES = ("qwen2_vl", "qwen2_5_vl")
 SEPARATORS = 0
 MERGED_SIDE = 4
 """Merged rows and columns of a made-up image."""

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from golden_text import compare_golden
 from onnx import TensorProto, helper, numpy_helper
 
 from focusc.frontend import import_onnx, op_report
 from focusc.ir import CompileError
+from tests.golden_text import compare_golden
 
 F32, I64 = TensorProto.FLOAT, TensorProto.INT64
 

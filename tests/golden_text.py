@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-GOLDEN = Path(__file__).parents[2] / "golden"
+GOLDEN = Path(__file__).parent / "golden"
 
 
 def compare_golden(name: str, found: str, request: pytest.FixtureRequest) -> None:
