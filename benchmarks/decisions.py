@@ -12,7 +12,7 @@ import numpy as np
 
 from focusc.driver.comparison import Sample, top1
 from focusc.driver.compiler import Compilation
-from focusc.driver.execution import Runner
+from focusc.driver.execution import Runner, host_of
 from focusc.ir import Executor, Module, Op, TensorType
 from focusc.ir.concentration import similarity
 from focusc.isa import Program
@@ -49,7 +49,7 @@ class Watch:
         """Execute the program of `module`; the first weight load after a `sec.init` says where the keys lie."""
         keys = [op.operands[1] for op in _importances(module)]
         shapes = [key.type.shape for key in keys if key is not None and isinstance(key.type, TensorType)]
-        session = Emulator(program, observe=self).session(inputs)
+        session = Emulator(program, observe=self, host=host_of(program)).session(inputs)
         started = False
         for _, opcode, fields in session.commands():
             if opcode == SecInit.opcode:

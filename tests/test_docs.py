@@ -25,6 +25,11 @@ def test_every_error_code_is_listed() -> None:
     assert not raised - listed, "run python docs/list_errors.py"
 
 
+def test_the_table_of_operators_is_that_of_the_registry() -> None:
+    assert (DOCS / "operators.md").read_text() == load(DOCS / "list_operators.py").page(), (
+        "run python docs/list_operators.py")
+
+
 OURS = {"codegen.heads", "codegen.registers"}
 """Limits that no text we know of reaches; their messages ask for a report."""
 

@@ -61,7 +61,7 @@ class Runner:
 
         self.program = program
         self.machine = machine if machine is not None else machine_of(program)
-        self._host = _host(program)
+        self._host = host_of(program)
         self._emulator = Emulator(program, strict=strict, host=self._host)
 
     def run(self, inputs: Mapping[str, Any], *, array: str = "pipelined", timeline: Path | None = None) -> Result:
@@ -80,7 +80,7 @@ class Runner:
         return {name: _plain(value) for name, value in self._emulator.run(inputs).outputs.items()}
 
 
-def _host(program: Program) -> HostSegments | None:
+def host_of(program: Program) -> HostSegments | None:
     """What runs a program's host segments; onnxruntime is imported only if there are some."""
     if not program.host:
         return None
