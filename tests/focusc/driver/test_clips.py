@@ -90,7 +90,7 @@ def test_a_clip_has_questions_and_no_right_answers() -> None:
     assert "(wrong)" not in text and text.count("star") == text.count("left") == 2
     assert "left (wrong)" in rendered(answers_table([("what ?", "star", "star", "left")], ["a", "b"]))
     costs = {"cycles": 2, "time_s": 1.0, "energy_mj": {"total": 1.0}, "dram_bytes": {"read": 1, "write": 1},
-             "sparsity": 0.5, "macs": 1}
+             "sparsity": 0.5, "macs": 1, "host": {}}
     columns = [Column("onnxruntime", [1, 2]), Column("none", [1, 2], [costs] * 2), Column("focus", [1, 3], [costs] * 2)]
     found = table(columns, samples[:2], "demo.onnx", "focus", "pipelined")["rows"]
     assert [row["agreement"] for row in found] == [1, 1, 0.5]
