@@ -47,9 +47,17 @@ def outlined(module: Module, tiles: Tiling) -> Outlined | None:
         for ops, diagnostic in refused(found.module if found is not None else module, tiles):
             for op in ops:
                 source = found.source.get(op) if found is not None else op
-                if source is not None and can_move(source) and source not in why:
-                    more.setdefault(source, diagnostic)
+                for mover in _movers(source):
+                    if mover not in why:
+                        more.setdefault(mover, diagnostic)
         if not more:
             return found
         why |= more
         found = outline(module, choose(module, why, STORAGE))
+
+
+def _movers(op: Op | None) -> list[Op]:
+    """What moves to the host for an op that is refused: itself, or for a constant the ops that read it."""
+    if op is None:
+        return []
+    return [mover for mover in (op.results[0].users if op.name == "tensor.constant" else [op]) if can_move(mover)]

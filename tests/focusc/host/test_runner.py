@@ -66,6 +66,14 @@ def outside_in_an_attribute(m: onnx.ModelProto) -> None:
     m.graph.node.insert(0, helper.make_node("Constant", [], ["d"], value=value))
 
 
+def sparse(m: onnx.ModelProto) -> None:
+    """A sparse constant whose values lie in another file."""
+    value = onnx.SparseTensorProto(dims=[2, 3], indices=numpy_helper.from_array(np.arange(6)))
+    value.values.CopyFrom(TensorProto(data_type=TensorProto.FLOAT, dims=[6], data_location=TensorProto.EXTERNAL))
+    value.values.external_data.add(key="location", value="secret.bin")
+    m.graph.node.insert(0, helper.make_node("Constant", [], ["d"], sparse_value=value))
+
+
 def branch(m: onnx.ModelProto) -> None:
     body = helper.make_graph([], "b", [], [helper.make_tensor_value_info("c", TensorProto.FLOAT, [2, 3])])
     m.graph.node.insert(0, helper.make_node("If", ["c"], ["d"], then_branch=body, else_branch=body))
@@ -91,7 +99,11 @@ def operator(m: onnx.ModelProto) -> None:
     [
         (outside, "constant 'c' lies in another file"),
         (outside_in_an_attribute, "constant 'c' lies in another file"),
-        (branch, "operator If holds a graph"),
+        (sparse, "operator Constant has an attribute with sparse_tensor"),
+        (branch, "operator If has an attribute with g, which"),
+        (lambda m: m.graph.node[0].attribute.add(name="a", type=5), "an attribute with type 5"),
+        (lambda m: m.graph.node[0].attribute.add(name="a", type=2).tp.SetInParent(), "an attribute with tp"),
+        (lambda m: setattr(m.graph.initializer[0], "data_location", TensorProto.EXTERNAL), "lies in another file"),
         (lambda m: m.opset_import.add(domain="com.microsoft", version=1), "operators of another domain"),
         (lambda m: setattr(m.graph.node[0], "domain", "evil"), "operator Add of domain evil"),
         (lambda m: m.functions.add(name="f"), "it has functions"),
