@@ -291,6 +291,8 @@ def _softmax_v(
     assert h.v is not None
     v, panels = h.v, h.panels(low.tiling.n)
     span = Span.of(e, hiding.band, at.row, at.rows)
+    if at.group > 1:
+        span = span.pitched(e, PITCH, t.keys, hiding.band.keys)
 
     def values(tile: Value, c: Loop, panel: tuple[int, int], acc: Value | None = None) -> Value:
         col, cols = panel
@@ -327,7 +329,8 @@ def _softmax_v(
     start = e.whole(span.length, pair) if twice and keys >= pair else Ix.of(0)
     rest = span.length + start * -1
     if at.group > 1 and rest.is_const and 0 < rest.const < t.keys and rest.const % PITCH:
-        # a last block alone is a tile as narrow as itself, which the windows of heads do not allow
+        # a last block alone is a tile as narrow as itself, which the windows of heads do not allow; before it stands a
+        # pair, since no whole span is as narrow as that
         start, rest = start + -pair, rest + pair
     if start.most > 0:  # two blocks a round: the array is at one while the vector unit is at the other
         whole_pairs = min(start.most, keys // pair * pair)

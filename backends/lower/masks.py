@@ -119,6 +119,17 @@ class Span:
         """All keys in one block."""
         return Ix.of(self.most) if self.bound is None else self.bound
 
+    def pitched(self, e: Emit, pitch: int, block: int, keys: int) -> Span:
+        """A known number of keys, less than a block, made a multiple of `pitch`, which divides `block`: some keys
+        before are visited too, or from key 0 on some behind; a row's own bounds hide them."""
+        length = self.length
+        if not length.is_const or length.const >= block or length.const % pitch == 0:
+            return self
+        wide = -(-length.const // pitch) * pitch
+        assert wide <= keys, "a block is no longer than all keys, or than their multiple of the pitch"
+        start = e.at_least(self.start + (length.const - wide), 0, keys - wide)
+        return Span(start, wide, None)
+
     @staticmethod
     def of(e: Emit, band: Band, row: Ix, count: Ix) -> Span:
         """For `count` rows from `row` on."""

@@ -146,6 +146,15 @@ def test_heads_of_a_group_share_panels_under_a_window(name: str) -> None:
     check(GROUPED[name])
 
 
+@pytest.mark.parametrize("rows", [1, 2, 20, 33])
+@pytest.mark.parametrize("before", [4, 28, 131])
+@pytest.mark.parametrize("window", [1, 7, 40])
+def test_fewer_rows_than_keys_under_a_window(rows: int, before: int, window: int) -> None:
+    """The keys that a tile visits are few, of any number, and stand anywhere."""
+    for heads, causal in (((2, 1), True), ((2, 1), False), ((2, 2), True)):
+        check(Case(rows=rows, before=before, heads=heads, causal=causal, window=window))
+
+
 def test_a_window_of_original_positions() -> None:
     """Keys stood far apart, so that a window of 40 holds a few of 150; the last 120 of them are rows."""
     rng = np.random.default_rng(0)
