@@ -161,3 +161,28 @@ def test_compare_does_not_hide_what_the_host_does(cli: Cli) -> None:
         "note: host: 2 segments of 5 ops, 0.0 % of the MACs (dense); cycles, energy and speed-up are of the rest"
         in found.out
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "shapes", "constant", "status"),
+    [
+        ("MatMul", ([3, 0], [3, 5]), np.zeros((0, 5), np.float32), 0),
+        ("Gather", ([3, 4], [0, 4]), np.zeros(0, np.int64), 1),
+    ],
+)
+def test_a_constant_without_elements_moves_its_reader(
+    cli: Cli, kind: str, shapes: tuple[list[int], list[int]], constant: np.ndarray, status: int
+) -> None:
+    """The constant itself is refused; what reads it goes to the host, or the model is refused: never a crash."""
+    x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, s) for n, s in zip("xy", shapes, strict=True))
+    graph = helper.make_graph([node(kind, ["x", "c"], "y")], "m", [x], [y], [numpy_helper.from_array(constant, "c")])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), "m.onnx")
+    asked = cli("ops", "m.onnx")
+    made = cli("compile", "m.onnx", "-o", "m.fbin", "--concentrate", "none")
+    assert (asked.status, made.status) == (status, status), made.err
+    if status:
+        assert "error[lower.empty]: return works on tensor<0x4xf32>" in made.err and "lower.empty" in asked.out
+    else:
+        np.savez("in.npz", x=np.zeros(shapes[0], np.float32))
+        assert cli("run", "m.fbin", "--inputs", "in.npz", "-o", "out.npz", "--strict").status == 0
+        np.testing.assert_array_equal(np.load("out.npz")["y"], np.zeros(shapes[1]))
