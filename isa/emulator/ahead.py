@@ -20,6 +20,7 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
+from focusc.isa.emulator.blas import one_thread_each
 from focusc.isa.emulator.memory import Memory
 from focusc.isa.errors import Fault
 from focusc.isa.insns import BY_MNEMONIC, DTYPES, INSNS
@@ -314,7 +315,7 @@ class Helpers:
                 thread.start()
 
     def _work(self) -> None:
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), one_thread_each():
             while (product := self._queue.get()) is not None:
                 if product.claim():
                     product.compute()

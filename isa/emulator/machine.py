@@ -166,7 +166,7 @@ class Session:
         """Execute one command; False when the program has ended."""
         if self.peek() is None:
             return False
-        with np.errstate(all="ignore"):
+        with np.errstate(all="ignore"), one_thread_each():
             self._execute(self._next, self._next + 1)
         return True
 

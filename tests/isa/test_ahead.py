@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from threading import Event, Thread
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from threadpoolctl import threadpool_info, threadpool_limits
 
 from focusc.isa import Insn, Program
 from focusc.isa.emulator import Emulator, ahead, machine
+from focusc.isa.emulator.blas import one_thread_each
 from focusc.isa.emulator.machine import Session
 from focusc.isa.errors import Fault
 from focusc.isa.insns import Endl, LdAct, LdWgt, Loop, Mma, St, Tile, VLd, VMuli
@@ -181,14 +183,89 @@ def test_stepping_and_then_running_gives_the_same() -> None:
         assert session.outputs()["y"].tobytes() == expected
 
 
+def blas_threads() -> set[int]:
+    return {pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"}
+
+
 def test_threads_of_the_library_are_given_back() -> None:
     at = layout()
     program = at.program([*tiles(), *product(at, 0, 0, 0), VLd(1)])  # v.ld has nothing to take: a fault
     with threadpool_limits(2, user_api="blas"):
-        before = [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
         with pytest.raises(Fault):
             Emulator(program, helpers=1).run({"x": X})
-        assert [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"] == before
+        assert blas_threads() == {2}
+
+
+def test_every_thread_can_limit_the_library() -> None:
+    seen: list[set[int]] = []
+
+    def enter() -> None:
+        with one_thread_each():
+            seen.append(blas_threads())
+        seen.append(blas_threads())
+
+    with threadpool_limits(2, user_api="blas"):
+        for _ in range(2):
+            enter()
+            other = Thread(target=enter)
+            other.start()
+            other.join()
+        assert seen == [{1}, {2}] * 4
+        with threadpool_limits(3, user_api="blas"):  # this thread can still limit it by itself
+            assert blas_threads() == {3}
+        assert blas_threads() == {2}
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_threads_that_overlap_leave_the_library_as_it_was(order: tuple[int, int]) -> None:
+    inside, leave, left = ([Event(), Event()] for _ in range(3))
+    done = Event()
+
+    def enter(number: int) -> None:
+        with one_thread_each():
+            inside[number].set()
+            leave[number].wait(10)
+        left[number].set()
+        done.wait(10)  # a thread that limited the library may live on
+
+    with threadpool_limits(2, user_api="blas"):
+        threads = [Thread(target=enter, args=(number,)) for number in range(2)]
+        for number, thread in enumerate(threads):
+            thread.start()
+            assert inside[number].wait(10)
+        for number, expected in zip(order, (1, 2)):
+            leave[number].set()
+            assert left[number].wait(10) and blas_threads() == {expected}
+        with one_thread_each():
+            assert blas_threads() == {1}
+        assert blas_threads() == {2}
+        done.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_each_way_and_each_thread_gives_the_same_bytes() -> None:
+    """A product that the library would share out, and then sum in another order."""
+    rows, k, n = 256, 512, 96
+    w = RNG.standard_normal((k, n)).astype(np.float16)
+    x = RNG.standard_normal((rows, k)).astype(np.float16)
+    at = Layout(w=w)
+    at.add("x", "input", (rows, k))
+    at.add("y", "output", (rows, n))
+    program = at.program([Tile(0, off=0, rows=rows, cols=n, pitch=n), LdAct(at["x"], rows=rows, cols=k, stride=2 * k),
+                          LdWgt(at["w"], k=k, n=n, stride=2 * n), Mma(0, k=k), St(0, at["y"], stride=2 * n)])
+    emulator = Emulator(program, helpers=0)
+    found: list[bytes] = []
+    with threadpool_limits(2, user_api="blas"):
+        found.append(emulator.run({"x": x}).outputs["y"].tobytes())
+        session = emulator.session({"x": x})
+        while session.step():
+            assert blas_threads() == {2}
+        found.append(session.outputs()["y"].tobytes())
+        other = Thread(target=lambda: found.append(emulator.run({"x": x}).outputs["y"].tobytes()))
+        other.start()
+        other.join()
+    assert len(set(found)) == 1 and len(found) == 3
 
 
 def test_a_kept_trace_gives_the_same_again(monkeypatch: pytest.MonkeyPatch) -> None:
