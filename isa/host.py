@@ -78,11 +78,12 @@ def check_segments(segments: Sequence[HostSegment], low: int, high: int) -> None
                                f"{symbol.address:#x}) lies outside the arena [{low:#x}, {high:#x})")
 
 
-def stored(symbol: Symbol, value: Any) -> NDArray[Any]:
-    """A segment's output in the type that the program stores, flat.
+def stored(symbol: Symbol, value: Any) -> tuple[NDArray[Any], int]:
+    """A segment's output in the type that the program stores, flat, and the number of values that were clipped.
 
-    What is finite stays so: a value beyond the range of f16, such as the fill of a mask, becomes the largest that there
-    is. Fault for another shape, another kind of type, and whole numbers that the type does not hold.
+    What is finite stays so: a value beyond the range of f16 becomes the largest that there is. The lowest and the
+    largest f32 do not count as clipped: models write them as the fill of a mask, which stays one. Fault for another
+    shape, another kind of type, and whole numbers that the type does not hold.
     """
     array = np.asarray(value)
     if tuple(array.shape) != symbol.shape:
@@ -95,11 +96,12 @@ def stored(symbol: Symbol, value: Any) -> NDArray[Any]:
         if array.size and not range_.min <= int(array.min()) <= int(array.max()) <= range_.max:
             raise Fault("run.host", f"{symbol.name} has values {int(array.min())}..{int(array.max())}, which "
                         f"{symbol.dtype} does not hold")
-        return np.ascontiguousarray(array, WHOLE[symbol.dtype]).reshape(-1)
+        return np.ascontiguousarray(array, WHOLE[symbol.dtype]).reshape(-1), 0
     if array.dtype.kind != "f":
         raise Fault("run.host", f"the host gave {symbol.name} the type {array.dtype}, expected floats")
     flat = np.ascontiguousarray(array).reshape(-1)
     most = LARGEST[symbol.dtype]
-    clipped = np.where(np.isfinite(flat), np.clip(flat, -most, most), flat)
-    return np.ascontiguousarray(clipped, np.float32)
+    beyond = np.isfinite(flat) & (np.abs(flat) > most)
+    count = int(np.count_nonzero(beyond & (np.abs(flat) != np.finfo(np.float32).max)))
+    return np.ascontiguousarray(np.where(beyond, np.copysign(most, flat), flat), np.float32), count
 

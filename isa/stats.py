@@ -78,7 +78,7 @@ def stats(program: Program, machine: Machine, counts: DynamicCounts | SiteCounts
 
 def host_totals(program: Program) -> dict[str, Any]:
     """What the host does in one run: `segments`, `nodes`, `macs`, `share` (of all MACs that the program says it has,
-    without concentration), `bytes` {in, out}, and `seconds`: None, since no accelerator knows how long the host takes.
+    without concentration), `bytes` {in, out}, and what only a run can know, None here: `seconds` and `clipped` values.
     """
     macs = sum(segment.macs for segment in program.host)
     total = macs + sum(int(node.get("macs_dense", 0)) for node in program.meta.get("nodes", ()))
@@ -90,6 +90,7 @@ def host_totals(program: Program) -> dict[str, Any]:
         "bytes": {"in": sum(s.bytes for segment in program.host for s in segment.inputs),
                   "out": sum(s.bytes for segment in program.host for s in segment.outputs)},
         "seconds": None,
+        "clipped": None,
     }
 
 

@@ -33,8 +33,11 @@ KEPT_EXACT = MOVES | {f"tensor.{name}" for name in ("add", "sub", "mul", "max", 
 
 
 def exact_values(module: Module) -> dict[Value, str]:
-    """Storage of values that are masks or positions: f32, since forbidding values and positions exceed f16."""
-    found: dict[Value, str] = {}
+    """Storage of values that are masks or positions: f32, since forbidding values and positions exceed f16. The same
+    for outputs of the module that the host gives: nothing on the accelerator needs them narrower."""
+    calls = [v for op in module.body.ops if op.name == "host.call" for v in op.results]
+    given = [v for v in calls if v.users and all(user.name == "return" for user in v.users)]
+    found = {v: "f32" for v in given if isinstance(v.type, TensorType) and v.type.dtype == "f32"}
     stack = [v for op in module.walk() for v in _listed(op) if v is not None]
     while stack:
         value = stack.pop()

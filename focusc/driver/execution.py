@@ -73,6 +73,7 @@ class Runner:
         stats = statistics(self.program, self.machine, done.counts, timing)
         if self._host is not None:
             stats["host"]["seconds"] = self._host.seconds - before
+            stats["host"]["clipped"] = done.clipped
         return Result(outputs, stats, self.program, done.counts)
 
     def outputs(self, inputs: Mapping[str, Any]) -> dict[str, Array]:

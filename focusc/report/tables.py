@@ -170,6 +170,8 @@ def _host_cost(host: Mapping[str, Any]) -> str:
     """What the host did in a run, and that the accelerator's cycles and energy know nothing of it."""
     moved = f"{si(host['bytes']['in'], 'B')} in, {si(host['bytes']['out'], 'B')} out"
     spent = f", {seconds(host['seconds'])} in onnxruntime" if host["seconds"] is not None else ""
+    clipped = host.get("clipped")
+    spent += f", {count(clipped)} values beyond f16 clipped" if clipped else ""
     return f"{host_line(host).removeprefix('host: ')}, {moved}{spent}; not in cycles and energy"
 
 

@@ -33,10 +33,12 @@ for _opcode, _cls in INSNS.items():
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """Result of a run: output tensors by name and the recorded unique-vector counts."""
+    """Result of a run: output tensors by name, the recorded unique-vector counts, and how many values of the host's
+    segments were beyond the range of what they are stored as."""
 
     outputs: dict[str, NDArray[Any]]
     counts: DynamicCounts
+    clipped: int = 0
 
     @property
     def trace(self) -> DynamicCounts:
@@ -84,7 +86,7 @@ class Emulator:
         """Execute the program on `inputs` (by symbol name); IsaError for wrong inputs, Fault for a wrong program."""
         session = self.session(inputs)
         session.finish()
-        return Run(session.outputs(), session.state.counts)
+        return Run(session.outputs(), session.state.counts, session.state.clipped)
 
     def session(self, inputs: Mapping[str, Any] | None = None) -> Session:
         """A run that can be advanced command by command (for debuggers)."""

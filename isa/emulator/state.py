@@ -94,6 +94,7 @@ class State:
     def __init__(self, program: Program, constants: Constants, observe: Observer | None = None,
                  run_host: HostRun | None = None) -> None:
         self.segments, self.run_host = program.host, run_host
+        self.clipped = 0
         self.mem = Memory(program, constants)
         self.obuf: F32 = np.zeros(output_bytes(program.hardware) // 4, np.float32)
         self.tiles: list[list[int]] = []
@@ -448,7 +449,14 @@ class State:
         for symbol in segment.outputs:
             if symbol.name not in outputs:
                 raise Fault("run.host", f"the host gave no {symbol.name}, an output of segment {number}")
-            self.put(symbol, stored(symbol, outputs[symbol.name]))
+            data, clipped = stored(symbol, outputs[symbol.name])
+            if clipped:
+                self.clip(symbol, outputs[symbol.name], clipped)
+            self.put(symbol, data)
+
+    def clip(self, symbol: Symbol, value: Any, count: int) -> None:
+        """Called when `count` finite values of the host's have no place in what a tensor is stored as."""
+        self.clipped += count
 
     def tensor(self, symbol: Symbol) -> NDArray[Any]:
         """Copy of a tensor in memory; f16 as float16, bf16 as float32."""

@@ -129,6 +129,13 @@ class StrictState(State):
         for symbol in self.segments[number].outputs:
             self._wrote(symbol.address, 1, symbol.bytes, 0)
 
+    def clip(self, symbol: Symbol, value: Any, count: int) -> None:
+        finite = np.abs(np.where(np.isfinite(value), value, 0))
+        largest = finite[finite != np.finfo(np.float32).max].max()
+        raise Fault("run.nonfinite", f"the host gave {symbol.name} {count} finite values beyond {symbol.dtype}, up to "
+                    f"{largest:g}", hint="check the range of the values, or scale before this; without --strict they "
+                    "become the largest that there is")
+
     # -------------------------------------------------------------- tiles
 
     def _read_tile(self, t: int) -> F32:

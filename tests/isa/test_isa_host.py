@@ -118,6 +118,17 @@ def test_whole_numbers_and_values_beyond_f16() -> None:
         giving(np.array([0.5, 1]))
     large = Emulator(program(), host=lambda n, x: {"y0": np.full((4, 8), -3.4e38)}).run(X).outputs["z"]
     assert (large == np.float16(-65504)).all(), "the fill of a mask stays finite"
+    some = np.zeros((4, 8), np.float32)
+    some[0, :3] = 7e4, -1e9, np.finfo(np.float32).min
+    clipped = Emulator(program(), host=lambda n, x: {"y0": some}).run(X)
+    assert clipped.clipped == 2 and clipped.outputs["z"][0, :3].tolist() == [65504, -65504, -65504]
+    with pytest.raises(Fault) as caught:
+        Emulator(program(), True, host=lambda n, x: {"y0": some}).run(X)
+    assert caught.value.render().startswith("pc 0: host 0: error[run.nonfinite]: the host gave y0 2 finite values "
+                                            "beyond f16, up to ")
+    fill = np.full((4, 8), np.finfo(np.float32).min)
+    masked = Emulator(program(), True, host=lambda n, x: {"y0": fill}).run(X)
+    assert masked.clipped == 0 and (masked.outputs["z"] == np.float16(-65504)).all()
     endless = Emulator(program(), host=lambda n, x: {"y0": np.full((4, 8), np.inf)}).run(X).outputs["z"]
     assert np.isposinf(endless).all()
 
@@ -159,7 +170,8 @@ def test_no_product_is_computed_ahead_across_a_host_segment() -> None:
 def test_statistics_say_what_the_host_does() -> None:
     found = stats(program(), MACHINE, None, simulate(program(), MACHINE))
     assert found["host"] == host_totals(program()) == {
-        "segments": 1, "nodes": 1, "macs": 7, "share": 0.25, "bytes": {"in": 64, "out": 64}, "seconds": None}
+        "segments": 1, "nodes": 1, "macs": 7, "share": 0.25, "bytes": {"in": 64, "out": 64}, "seconds": None,
+        "clipped": None}
     assert host_totals(Program([Halt()]))["share"] == 0.0
 
 

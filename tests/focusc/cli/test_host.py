@@ -152,6 +152,24 @@ def test_a_weight_beyond_f16_goes_to_the_host_with_its_reason(cli: Cli) -> None:
     np.testing.assert_allclose(np.load("out.npz")["y"], 0.25, rtol=1e-3)
 
 
+def test_values_beyond_f16_are_exact_in_outputs_and_counted_where_they_are_clipped(cli: Cli) -> None:
+    """Running sums of 1e4: as an output they are f32; the product behind reads them as f16."""
+    scan, scaled = node("CumSum", ["x", "axis"], "scan"), node("MatMul", ["scan", "w"], "third")
+    write([scan], "scan")
+    np.savez("in.npz", x=np.full((2, 32, 64), 1e4, np.float32))
+    assert cli("compile", "m.onnx", "-o", "m.fbin", "--concentrate", "none").status == 0
+    ran = cli("run", "m.fbin", "--inputs", "in.npz", "-o", "out.npz", "--strict", "--json")
+    assert ran.status == 0 and json.loads(ran.out)["host"]["clipped"] == 0, ran.err
+    np.testing.assert_array_equal(np.load("out.npz")["scan"][0, :, 0], np.arange(1, 33) * 1e4)
+    write([scan, scaled])
+    np.savez("in.npz", x=np.full((2, 32, 64), 1e4, np.float32))
+    assert cli("compile", "m.onnx", "-o", "m.fbin", "--concentrate", "none").status == 0
+    ran = cli("run", "m.fbin", "--inputs", "in.npz", "-o", "out.npz")
+    assert ran.status == 0 and "3,328 values beyond f16 clipped" in " ".join(ran.out.split()), ran.out
+    refused = cli("run", "m.fbin", "--inputs", "in.npz", "-o", "out.npz", "--strict")
+    assert refused.status == 1 and "error[run.nonfinite]: the host gave y0 3328 finite values" in refused.err
+
+
 def test_compare_does_not_hide_what_the_host_does(cli: Cli) -> None:
     write(MIDDLE)
     np.savez("many.npz", x=np.load("in.npz")["x"][None])
