@@ -21,7 +21,8 @@ def constant_of(op: Op) -> Op | None:
 def stored(op: Op) -> bytes:
     """A bound constant's bytes in its storage type.
 
-    Raises CompileError: `codegen.weights` if it has no values, `codegen.range` if f16 cannot hold one.
+    Raises CompileError: `codegen.weights` if it has no values, `codegen.range` if f16, or i32 for whole numbers, cannot
+    hold one.
     """
     source = constant_of(op)
     assert source is not None
@@ -34,6 +35,15 @@ def stored(op: Op) -> bytes:
             hint="compile with --no-weights: the program can then be simulated, not executed",
         )
     array = np.ascontiguousarray(resource.array)
+    whole = np.iinfo(np.int32)
+    if op.attrs["dtype"] == "i32" and array.size and not whole.min <= array.min() <= array.max() <= whole.max:
+        worst = max(int(array.min()), int(array.max()), key=abs)
+        raise fail(
+            "codegen.range",
+            f"constant {resource.name!r} holds {worst}; the machine stores whole numbers as i32, up to {whole.max}",
+            source.loc,
+            hint="keep what is computed from it out of the model, or run that in the host program (--host auto)",
+        )
     with np.errstate(over="ignore"):
         converted = array.astype(FORMATS[op.attrs["dtype"]])
     if converted.dtype.kind == "f" and not np.isfinite(converted[np.isfinite(array)]).all():

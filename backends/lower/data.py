@@ -168,7 +168,7 @@ def pad(low: Lowering, op: Op) -> None:
         inside = inside.part(axis, max(0, begin), kept)
     value = op.attrs["value"]
     if source.dtype == "i32":  # the number is a source like any other, repeated
-        one = low.constant(f"pad_{value}", np.array([[value]], np.int32))
+        one = low.constant(f"pad_{value}", np.array([[int(value)]], np.int64))
         number = Strided.of(one, (1,) * rank)
         move(low, op, [(source, inside), *((number.broadcast(slab.dims), slab) for slab in slabs)])
         return

@@ -39,8 +39,8 @@ UNARY = {
     "tensor.reciprocal": "recip",
     "nn.silu": "silu",
 }
-POWERS = 16
-"""Largest exponent that is written as products."""
+TINY = 2.0**-126
+"""Least number whose reciprocal f32 holds."""
 
 Function = Callable[[Value], Value]
 
@@ -73,10 +73,12 @@ def _by(low: Lowering, op: Op, number: float) -> Function:
     e = low.emit
     if op.name == "tensor.sub":
         return lambda t: e.scalar("add", t, -number)
-    if op.name == "tensor.div" and number:
-        return lambda t: e.scalar("mul", t, 1 / number)
+    if op.name == "tensor.div" and not number:
+        return lambda t: e.scalar("mul", t, math.copysign(math.inf, number))
+    if op.name == "tensor.div" and abs(number) < TINY:  # both factors are normal numbers
+        return lambda t: e.scalar("mul", e.scalar("mul", t, 2.0**64), 1 / (number * 2.0**64))
     if op.name == "tensor.div":
-        return lambda t: e.scalar("mul", t, math.inf)
+        return lambda t: e.scalar("mul", t, 1 / number)
     return lambda t: e.scalar(BINARY[op.name], t, number)
 
 
@@ -91,26 +93,25 @@ def _of(low: Lowering, op: Op, number: float) -> Function:
 
 
 def power(low: Lowering, op: Op, exponent: float) -> Function:
-    """x to a number: products and roots where the exponent is a small multiple of a half, else exp(exponent * log x),
-    which is defined for x > 0 only, as the power is."""
+    """x to a number: products of squares and a root where the exponent is a multiple of a half, whose sign is that of
+    the power for x < 0 too; else exp(exponent * log x), which is defined for x > 0 only, as the power is."""
     e = low.emit
     whole, half = divmod(abs(exponent), 1)
-    if half not in (0, 0.5) or whole > POWERS:
+    if half not in (0, 0.5):
         return lambda t: e.unary("exp", e.scalar("mul", e.unary("log", t), exponent))
 
     def compute(t: Value) -> Value:
-        factors, square, count = [e.unary("sqrt", t)] if half else [], t, int(whole)
+        result, square, count = e.unary("sqrt", t) if half else None, t, int(whole)
+        if not half and not count:
+            return e.scalar("add", e.scalar("mul", t, 0.0), 1.0)
         while count:
             if count % 2:
-                factors.append(square)
+                last = square if count > 1 or result is not None else e.unary("copy", square)
+                result = last if result is None else e.binary("mul", result, last)
             count //= 2
             if count:
                 square = e.binary("mul", square, square)
-        if not factors:
-            return e.scalar("add", e.scalar("mul", t, 0.0), 1.0)
-        result = factors[0] if len(factors) > 1 else e.unary("copy", factors[0])
-        for factor in factors[1:]:
-            result = e.binary("mul", result, factor)
+        assert result is not None
         return e.unary("recip", result) if exponent < 0 else result
 
     return compute

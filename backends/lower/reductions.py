@@ -10,7 +10,7 @@ from focusc.backends.lower.elementwise import Chain, Function
 from focusc.backends.lower.emit import Ix
 from focusc.backends.lower.moves import Place, walk
 from focusc.backends.lower.strided import Strided, cut, longest, near, simplified
-from focusc.backends.lower.windows import REDUCTIONS, Finish, Taps, accumulate, carried, too_large
+from focusc.backends.lower.windows import LEAST, REDUCTIONS, Finish, Taps, accumulate, carried, too_large
 from focusc.ir import Op, TensorType, Value
 from focusc.ir.ops.tile_vector import LOWEST
 
@@ -33,7 +33,7 @@ def reduction(low: Lowering, op: Op) -> None:
     (inner,) = simplified(only(whole, sorted(gone)))
     source, target = simplified(only(whole, kept), target)
     taps, negated = Taps(inner.dims, inner.strides), op.name == "tensor.reduce_min"
-    start = 0.0 if fn == "add" else LOWEST
+    start = 0.0 if fn == "add" else LEAST
 
     def finish(acc: Value, at: Place) -> Value:
         if op.name == "tensor.reduce_mean":

@@ -17,7 +17,6 @@ from focusc.backends.lower.strided import Strided, cut, longest, near, simplifie
 from focusc.ir import Op, TensorType, Value
 from focusc.ir.diagnostics import fail
 from focusc.ir.ops.nn_window import inverse_counts
-from focusc.ir.ops.tile_vector import LOWEST
 
 REDUCTIONS = {
     "tensor.reduce_sum": "add",
@@ -27,8 +26,8 @@ REDUCTIONS = {
 }
 """Reductions over axes, and how two partial results join."""
 
-F16_LOWEST = -65504.0
-"""What surrounds a maximum: no f16 number is less."""
+LEAST = -math.inf
+"""What surrounds a maximum, and where it starts: of values that all are -infinity it is that, no finite number."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +133,7 @@ def pool(low: Lowering, op: Op) -> None:
     x, e, a = op.operands[0], low.emit, op.attrs
     assert x is not None and isinstance(x.type, TensorType)
     largest = a["reduction"] == "max"
-    source, taps, target = _window(low, op, F16_LOWEST if largest else 0.0)
+    source, taps, target = _window(low, op, LEAST if largest else 0.0)
     windows = (a["kernel"], a["strides"], a["pads"], a["dilations"], a["count_include_pad"])
     inverse = inverse_counts(x.type.shape[1:-1], *windows)
     shares: Strided | None = None
@@ -156,7 +155,7 @@ def pool(low: Lowering, op: Op) -> None:
         return e.binary("mul", acc, beside(low, found[2], at))
 
     low.kernel(op)
-    accumulate(low, op, source, taps, target, LOWEST if largest else 0.0, step, finish)
+    accumulate(low, op, source, taps, target, LEAST if largest else 0.0, step, finish)
 
 
 def beside(low: Lowering, side: Strided, at: Place) -> Value:

@@ -77,6 +77,10 @@ CASES: dict[str, Callable[[], object]] = {
     "codegen.stream-left": generated(COPY + LOAD.format("r")),
     "codegen.loop": generated(LOOP),
     "codegen.tiles": generated(many_tiles()),
+    "codegen.range-whole": generated(
+        "  %i = tensor.constant() {value = dense<1x2xi64, [5, 1099511627776]>} : tensor<1x2xi64>\n"
+        '  %j = tile.bind(%i) {shape = [1, 2], dtype = "i32", address = -1} : buffer<1x2xi32, rows>\n' + COPY
+    ),
     "codegen.range": linear("dense<2x2xf32, [1.0, 2.0, 1e+06, 4.0]>"),
     "codegen.weights": linear('absent<2x2xf32, "layers.0.weight">'),
 }

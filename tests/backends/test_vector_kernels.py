@@ -13,6 +13,7 @@ import focusc
 from focusc.backends import compile_module
 from focusc.ir import Builder, CompileError, Loc, Module, TensorType, interpret
 from focusc.ir.passes.manager import PassManager
+from focusc.isa.emulator import Emulator
 from tests.backends.machine import FOCUS, run
 
 Shape = tuple[int, ...]
@@ -90,6 +91,43 @@ def test_powers(exponent: float) -> None:
     x = b.argument("x", TensorType((30, 40), "f32"))
     y = b.emit("tensor.pow", x, b.constant(np.float32(exponent)))
     close(b.module("m", {"y": y}), {"x": reals((30, 40), low=0.5)})
+
+
+@pytest.mark.parametrize("exponent", [17, 20, 31, -19, 2.5, 17.5])
+def test_powers_of_either_sign(exponent: float) -> None:
+    """A whole exponent, of any size, has a power of a negative number."""
+    b = Builder()
+    x = b.argument("x", TensorType((3, 40), "f32"))
+    values = reals((3, 40), low=0.75, high=1.25) * (np.where(np.arange(40) % 2, -1, 1) if exponent % 1 == 0 else 1)
+    y = b.emit("tensor.pow", x, b.constant(np.float32(exponent)))
+    found = run(b.module("m", {"y": y}), {"x": values.astype(np.float32)})["y"]
+    np.testing.assert_allclose(found, values.astype(np.float64) ** exponent, rtol=2e-3, atol=1e-6)
+
+
+@pytest.mark.parametrize("number", [0.0, -0.0, 1e-39, -1e-41])
+def test_divisors_without_a_reciprocal_in_f32(number: float) -> None:
+    b = Builder()
+    x = b.argument("x", TensorType((3, 40), "f32"))
+    module = b.module("m", {"y": b.emit("tensor.tanh", b.emit("tensor.div", x, b.constant(np.float32(number))))})
+    values = reals((3, 40), low=0.5) * np.where(np.arange(40) % 2, -1, 1)
+    values[:, 3] = 0.0 if number else 1.0
+    found = Emulator(compile_module(module, FOCUS)).run({"x": values.astype(np.float32)}).outputs["y"]
+    np.testing.assert_array_equal(found, np.sign(values) * math.copysign(1, number))
+
+
+@pytest.mark.parametrize("pads", [(0, 0, 0, 0), (1, 1, 0, 0)])
+def test_a_maximum_of_infinities_is_one(pads: Shape) -> None:
+    b = Builder()
+    x, c = b.argument("x", TensorType((1, 6, 8, 5), "f32")), np.zeros((1, 6, 8, 5), bool)
+    c[0, :2, :2] = True
+    w = b.emit("tensor.where", b.constant(c), x, b.constant(np.float32(-np.inf)))
+    pooled = b.emit("nn.pool", w, reduction="max", kernel=(2, 2), strides=(2, 2), pads=pads, dilations=(1, 1))
+    module = b.module("m", {"y": pooled, "z": b.emit("tensor.reduce_max", w, axes=(3,))})
+    values = reals((1, 6, 8, 5))
+    found, wanted = run(module, {"x": values}), interpret(module, {"x": values})
+    for name in "yz":
+        assert np.isneginf(wanted[name]).any()
+        np.testing.assert_array_equal(found[name], wanted[name])
 
 
 @pytest.mark.parametrize("kind", ["add", "sub", "mul", "div", "max", "min"])
