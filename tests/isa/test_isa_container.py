@@ -364,7 +364,7 @@ def test_what_cannot_be_written_is_said() -> None:
 OBJDUMP = """\
 headers
 
-format     fbin version 1, little-endian, 8 sections, 7780 bytes
+format     fbin version 1, little-endian, 8 sections, {size} bytes
 target     focus
 hardware   focus, digest {digest}
 text       6 instructions, 192 bytes
@@ -400,7 +400,7 @@ def test_objdump_is_stable(image: bytes, tmp_path: Path) -> None:
     path = tmp_path / "a.fbin"
     path.write_bytes(image)
     text = objdump(path, header=True, symbol=True, source=True)
-    assert text == OBJDUMP.format(digest=sample().hardware_digest)
+    assert text == OBJDUMP.format(digest=sample().hardware_digest, size=len(image))
     assert objdump(path, section=True).splitlines()[2:4] == [
         "name        offset  bytes  flags     blake2b-128",
         f"text         0x280    192  required  {container._digest(sample().text.tobytes()).hex()}"]
