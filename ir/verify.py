@@ -45,6 +45,7 @@ MODULE_ATTRIBUTES: dict[str, tuple[Callable[[object], bool], str]] = {
     "nodes": (_is_list_of(dict), "a list of dicts"),
     "notes": (_is_list_of(str), "a list of strings"),
     "plan": (_is_plan, "a dict with constant_bytes and peak_bytes, counts of bytes"),
+    "unused_inputs": (_is_list_of(str), "a list of strings"),
     "workload": (_is_workload, "a dict, with a dict of options if it has concentrate"),
 }
 """Module attributes that passes and code generation read: what each must be, and how to say so."""

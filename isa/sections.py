@@ -101,13 +101,19 @@ def check_meta(meta: dict[str, Any]) -> None:
     """FormatError unless every known field of the section `meta` has its type; fields of others are left alone.
 
     `sites`: the site table, see `focusc.isa.site_counts.KEYS`; where its blocks lie may be left out. `nodes`: what the
-    statistics say of each source node. `model` and `concentrate`: texts. `layout`: an object.
+    statistics say of each source node. `model` and `concentrate`: texts. `layout`: an object. `unused_inputs`: names of
+    the model's inputs that the program does without.
     """
     for key in ("model", "concentrate"):
         if key in meta:
             _string(meta[key], "meta", key)
     if not isinstance(meta.get("layout", {}), dict):
         _fail("meta", f"layout is {_shown(meta['layout'])}, expected an object")
+    unused = meta.get("unused_inputs", [])
+    if not isinstance(unused, list):
+        _fail("meta", f"unused_inputs is {_shown(unused)}, expected a list of texts")
+    for number, name in enumerate(cast("list[Any]", unused)):
+        _string(name, "meta", f"unused_inputs[{number}]")
     for number, row in enumerate(_rows(meta, "sites", "meta", ("layer", "site", *_SITE))):
         _string(row["site"], "meta", f"sites[{number}].site")
         for key in ("layer", *_SITE, *_PLACE):

@@ -71,10 +71,12 @@ class _Generator:
         plan: dict[str, Any] = dict(self.module.attrs["plan"])
         plan["obuf_lower_bound_bytes"] = self.obuf_bound
         plan["obuf_peak_bytes"], plan["obuf_bytes"] = self.obuf_peak, self.machine.buffers.output.bytes
+        symbols = self._symbols()
+        unused = self._unused(symbols)
         return Program(
             self.text,
             const,
-            self._symbols(),
+            symbols,
             arena_bytes=plan["peak_bytes"],
             target=self.machine.name,
             hardware=self.machine.to_dict(),
@@ -87,6 +89,7 @@ class _Generator:
                 "sites": self.site_table,
                 "nodes": self.nodes,
                 "layout": _plain(self.module.attrs.get("layout", {})),
+                **({"unused_inputs": unused} if unused else {}),
             },
             const_bytes=plan["constant_bytes"],
             host=self.segments,
@@ -129,6 +132,11 @@ class _Generator:
                 at = op.attrs["address"]
                 const[at : at + len(data)] = np.frombuffer(data, np.uint8)
         return const
+
+    def _unused(self, symbols: list[Symbol]) -> list[str]:
+        """Names of the model's inputs that the program has no place for, since nothing depends on them."""
+        names = {*self.module.attrs.get("unused_inputs", ()), *(arg.name for arg in self.module.args)}
+        return sorted(names - {symbol.name for symbol in symbols if symbol.kind == "input"})
 
     def _symbols(self) -> list[Symbol]:
         found: list[Symbol] = []

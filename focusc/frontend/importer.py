@@ -116,6 +116,10 @@ class Importer:
             if not self.problems:  # of a part nobody can say what has influence
                 for arg in unused:
                     self.notes.add(f"input {arg.name} has no influence on any output and was dropped")
+        # an initialiser among the inputs is none of these: an array for it would be another value
+        known = {tensor.name for tensor in graph.initializer} | {arg.name for arg in module.args}
+        if without := tuple(info.name for info in graph.input if info.name not in known):
+            module.attrs["unused_inputs"] = without
         if notes := self.notes.texts():
             module.attrs["notes"] = notes
         return module

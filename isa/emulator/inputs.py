@@ -20,11 +20,14 @@ _LARGEST = {"f16": 65520.0, "bf16": 3.39e38}
 
 
 def check_inputs(program: Program, inputs: Mapping[str, Any]) -> dict[str, NDArray[Any]]:
-    """Arrays by name, float or integer as declared; IsaError says what is missing, unknown or wrong."""
+    """Arrays by name, float or integer as declared; IsaError says what is missing, unknown or wrong.
+
+    Arrays for inputs of the model that the program does without are left out, whatever they are.
+    """
     symbols = {s.name: s for s in program.symbols if s.kind == "input"}
     names = ", ".join(f"{s.name}: {_shown(s)}" for s in symbols.values()) or "none"
     for name in inputs:
-        if name not in symbols:
+        if name not in symbols and name not in program.meta.get("unused_inputs", ()):
             close = get_close_matches(str(name), list(symbols), 1)
             raise IsaError("input.unknown", f"the program has no input {name!r}",
                            hint=(f"did you mean {close[0]!r}? " if close else "") + f"inputs: {names}")

@@ -207,6 +207,7 @@ FIELDS = [
     *(("meta", {key: value}, key) for key in ("sites", "nodes") for value in WRONG),
     *(("meta", {key: value}, key) for key in ("model", "concentrate") for value in (5, None, ["x"])),
     *(("meta", {"layout": value}, "layout") for value in (5, "x", [1], None)),
+    *(("meta", {"unused_inputs": value}, "unused_inputs") for value in (5, "x", {}, None, ["x", 3])),
     *(("meta", {"sites": [{**SITE, key: value}]}, f"sites[0].{key}") for key in SITE for value in (None, [1], 1.5, -1)),
     *(("meta", {"sites": [{k: v for k, v in SITE.items() if k != key}]}, key) for key in SITE),
     ("meta", {"sites": [SITE, {**SITE, "m": 0}]}, "sites[1].m"),

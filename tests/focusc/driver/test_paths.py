@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper
 
 import focusc
 from benchmarks.synthetic import Decoder
@@ -15,6 +17,7 @@ from focusc.driver.comparison import reference, top1
 from focusc.driver.compiler import FRONT
 from focusc.driver.execution import Runner
 from focusc.driver.patches import patch_flow
+from focusc.isa import IsaError
 
 DECODER = Decoder(prefix=2, query=3)
 SCHEDULE = "[0:0.6,1:0.3]"
@@ -54,6 +57,22 @@ def test_the_dense_program_computes_what_onnxruntime_computes(model: Path, progr
     error = np.linalg.norm(result.outputs["logits"] - expected) / np.linalg.norm(expected)
     assert error < 1e-2
     assert result.stats["sparsity"] == 0
+
+
+def test_arrays_for_inputs_that_nothing_reads_are_left_out(tmp_path: Path) -> None:
+    """`mask` never reaches the module, and `none` has no elements: the concatenation does without it."""
+    x, mask, none, y = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, [rows, 4])
+        for name, rows in (("x", 3), ("mask", 7), ("none", 0), ("y", 3))
+    )
+    graph = helper.make_graph([helper.make_node("Concat", ["x", "none"], ["y"], axis=0)], "m", [x, mask, none], [y])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)]), str(tmp_path / "m.onnx"))
+    focusc.compile(tmp_path / "m.onnx", concentrate="none").save(tmp_path / "m.fbin")
+    inputs = {"x": np.ones((3, 4), np.float32), "mask": np.ones((7, 4), bool), "none": np.ones((0, 4), np.float32)}
+    found = focusc.run(tmp_path / "m.fbin", inputs).outputs["y"]
+    np.testing.assert_array_equal(found, inputs["x"])
+    with pytest.raises(IsaError, match="the program has no input 'other'"):
+        focusc.run(tmp_path / "m.fbin", {**inputs, "other": inputs["x"]})
 
 
 def test_concentration_saves_work_and_runs_strictly(programs: dict[str, focusc.Program]) -> None:

@@ -50,6 +50,7 @@ def test_unused_inputs_are_dropped_and_noted(tmp_path: Path) -> None:
     assert [a.name for a in module.args] == ["x"]
     assert module.attrs["notes"] == ("input mask is not used and was dropped",)
     assert op_report(path).notes == ("input mask is not used and was dropped",)
+    assert module.attrs["unused_inputs"] == ("mask",)
 
 
 def test_inputs_without_influence_are_dropped_and_noted(tmp_path: Path) -> None:
