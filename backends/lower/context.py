@@ -104,6 +104,8 @@ class Lowering:
     """Constant buffers of the lowering's own, by name."""
     exact: dict[Value, str] = field(default_factory=dict[Value, str])
     """Values of another storage type than `STORAGE` says."""
+    infinite: dict[Value, bool] = field(default_factory=dict[Value, bool])
+    """Whether a value may hold an infinity that the model means, as far as somebody asked."""
     masks: dict[tuple[Value, str], View] = field(default_factory=dict[tuple[Value, str], View])
     """Constant masks that are added, by storage type."""
 

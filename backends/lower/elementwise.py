@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from focusc.backends.lower.context import Lowering, handles
 from focusc.backends.lower.emit import Ix
 from focusc.backends.lower.gemm import ACTIVATIONS, rotary
-from focusc.backends.lower.moves import Place, walk
+from focusc.backends.lower.moves import Place, saturated, walk
 from focusc.backends.lower.strided import Cut, Strided, cut, longest, near, simplified
 from focusc.backends.lower.views import matrix_shape
 from focusc.backends.lower.windows import REDUCTIONS, beside, too_large
@@ -300,13 +300,15 @@ def unary(low: Lowering, op: Op) -> None:
 
 @handles("tensor.where")
 def where(low: Lowering, op: Op) -> None:
-    """x where the condition holds, else y. A number is filled in, as f32."""
+    """x where the condition holds, else y. A number is filled in, as f32; one that is stored as it is stays finite."""
     condition, x, y = op.operands
     assert condition is not None and x is not None and y is not None
     numbers = {v: float(n) for v in (x, y) if (n := scalar_of(v)) is not None}
     stored = [v for v in (x, y) if v not in numbers]
     chain = Chain.of(low, op)
     low.absorbed.update(chain.ops[1:])
+    if not chain.steps:
+        numbers = {v: saturated(n, low.storage(chain.result)) for v, n in numbers.items()}
     tiles = Broadcast.of(low, chain, [operand(low, condition), *(operand(low, v) for v in stored)])
     low.kernel(op)
     e = low.emit

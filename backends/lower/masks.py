@@ -17,6 +17,7 @@ import numpy as np
 from focusc.backends.legality import MOVES
 from focusc.backends.lower.context import Lowering
 from focusc.backends.lower.emit import Emit, Ix
+from focusc.backends.lower.infinite import LARGEST
 from focusc.backends.lower.moves import copy
 from focusc.backends.lower.views import View
 from focusc.ir import Module, Op, TensorType, Value
@@ -27,7 +28,6 @@ from focusc.ir.ops.tile_vector import LOWEST
 Array = np.ndarray[Any, Any]
 FLOOR = -1e38
 """Least row maximum where every key may be hidden by selection: far above LOWEST, far below any score."""
-LARGEST = 65504.0  # of f16
 KEPT_EXACT = MOVES | {f"tensor.{name}" for name in ("add", "sub", "mul", "max", "neg")}
 """Ops through which an added mask is followed to where it comes from, to be stored as f32 all the way."""
 

@@ -3,11 +3,13 @@
 If some axis has neighbouring elements on both sides, runs along it move: a tile is loaded with the row distance of the
 source and stored with that of the target. If each side has such an axis, but not the same one, elements change places
 inside a tile; that is work for the array: the identity matrix times a panel loaded transposed, sums of 1 * x and 0 * y,
-exact for finite values. Else the runs are single elements.
+exact for finite values. Else, and where infinities may be among the values (0 * inf is NaN), the runs are single
+elements.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 
@@ -15,6 +17,7 @@ import numpy as np
 
 from focusc.backends.lower.context import Lowering
 from focusc.backends.lower.emit import Ix
+from focusc.backends.lower.infinite import LARGEST, may_be_infinite
 from focusc.backends.lower.strided import Cut, Strided, cut, divisor, elements, longest, near, simplified
 from focusc.backends.lower.views import View
 from focusc.ir import Op, Value
@@ -37,6 +40,8 @@ def move(low: Lowering, op: Op, pairs: Sequence[tuple[Strided, Strided]]) -> Non
     are no pairs."""
     sides = [_settled(low, *pair) for pair in pairs if 0 not in pair[0].dims]
     turns = [_turning(*pair) for pair in sides]
+    if any(turns) and any(v is not None and may_be_infinite(v, low.infinite) for v in op.operands):
+        turns = [None] * len(sides)
     for number, (turn, (source, target)) in enumerate(zip(turns, sides, strict=True)):
         if number % TOGETHER == 0:
             some = any(turns[number : number + TOGETHER])
@@ -48,7 +53,7 @@ def move(low: Lowering, op: Op, pairs: Sequence[tuple[Strided, Strided]]) -> Non
 
 
 def fill(low: Lowering, op: Op, targets: Sequence[Strided], value: float) -> None:
-    """Write one f16 value everywhere in some windows, as part of the kernel that is open."""
+    """Write one value everywhere in some windows, as part of the kernel that is open. A finite one stays so in f16."""
     for target in targets:
         if 0 in target.dims:
             continue
@@ -58,8 +63,13 @@ def fill(low: Lowering, op: Op, targets: Sequence[Strided], value: float) -> Non
         row = longest(side.dims, [a for a in range(len(side.dims)) if a != col and near(side, a)])
         c = _cut(low, op, side.dims, row, col)
         with walk(low, side.dims, c) as at:
-            tile = low.emit.fill(at.rows, at.cols, value)
+            tile = low.emit.fill(at.rows, at.cols, saturated(value, side.dtype))
             low.emit.store_strided(tile, side.buffer, side.at(at.indices), _pitch(side, row))
+
+
+def saturated(number: float, dtype: str) -> float:
+    """A number as it is filled in to be stored: f16 would make an infinity of a finite one beyond its range."""
+    return max(-LARGEST, min(number, LARGEST)) if dtype == "f16" and math.isfinite(number) else number
 
 
 def _settled(low: Lowering, source: Strided, target: Strided) -> tuple[Strided, Strided]:

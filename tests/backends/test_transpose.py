@@ -129,3 +129,32 @@ def test_whole_numbers_move_as_bytes() -> None:
     module = b.module("m", {"y": b.emit("tensor.transpose", ids, perm=(2, 1, 0))})
     x = np.random.default_rng(0).integers(-(2**31), 2**31, (3, 5, 2))
     np.testing.assert_array_equal(run(module, x), x.transpose(2, 1, 0))
+
+
+@pytest.mark.parametrize("number", [-np.inf, np.finfo(np.float32).min])
+@pytest.mark.parametrize("behind", ["where", "add", "pad"])
+def test_an_infinity_moves_alone(number: float, behind: str) -> None:
+    """A mask that is permuted: its other elements are none of its infinities' business."""
+    b, rng = Builder(), np.random.default_rng(0)
+    x, fill = b.argument("x", TensorType((3, 40), "f32")), b.constant(np.float32(number))
+    if behind == "pad":
+        y = b.emit("tensor.pad", x, pads=(0, 2, 1, 0), mode="constant", value=float(number))
+    else:
+        y = b.emit("tensor.where", b.constant(rng.random((3, 40)) < 0.5), x, fill)
+        y = b.emit("tensor.add", y, x) if behind == "add" else y
+    module = b.module("m", {"y": b.emit("tensor.transpose", y, perm=(1, 0))})
+    values = np.abs(numbers((3, 40))) % 100
+    wanted = interpret(module, {"x": values})["y"]
+    wanted = np.where(np.isfinite(wanted), np.clip(wanted, -65504, 65504), wanted)
+    np.testing.assert_allclose(run(module, values), wanted, rtol=2e-3)
+
+
+@pytest.mark.parametrize("clip", [False, True])
+def test_activations_change_places_on_the_array(clip: bool) -> None:
+    """Only what may be infinite goes element by element; a bound that takes no value away makes nothing infinite."""
+    b = Builder()
+    x = b.argument("x", TensorType((64, 40), "f32"))
+    if clip:
+        x = b.emit("tensor.max", x, b.constant(np.float32(np.finfo(np.float32).min)))
+    lowered = lower_module(b.module("m", {"y": b.emit("tensor.transpose", x, perm=(1, 0))}), tiling(FOCUS))
+    assert any(op.name == "tile.mma" for op in lowered.walk())

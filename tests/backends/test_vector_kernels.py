@@ -115,6 +115,15 @@ def test_divisors_without_a_reciprocal_in_f32(number: float) -> None:
     np.testing.assert_array_equal(found, np.sign(values) * math.copysign(1, number))
 
 
+def test_a_softmax_of_a_row_that_is_filled_throughout() -> None:
+    """With the least f32, as masks are: every weight is the same, and no infinity is stored."""
+    b = Builder()
+    x, kept = b.argument("x", TensorType((3, 40), "f32")), np.random.default_rng(0).random((3, 40)) < 0.5
+    kept[1] = False
+    w = b.emit("tensor.where", b.constant(kept), x, b.constant(np.finfo(np.float32).min))
+    close(b.module("m", {"y": b.emit("tensor.softmax", w, axis=-1)}), {"x": reals((3, 40))})
+
+
 @pytest.mark.parametrize("pads", [(0, 0, 0, 0), (1, 1, 0, 0)])
 def test_a_maximum_of_infinities_is_one(pads: Shape) -> None:
     b = Builder()
