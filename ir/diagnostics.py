@@ -9,6 +9,11 @@ LIMIT = 20
 """Most diagnostics that one error carries; a longer list hides the first cause."""
 
 
+def printable(text: str) -> str:
+    """A name from a file as it can be shown on one line: control characters, as a terminal obeys them, are escaped."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 @dataclass(frozen=True, slots=True)
 class Loc:
     """Where something came from: a text position, an ONNX node and the torch module path of that node."""
@@ -32,9 +37,8 @@ class Loc:
 
     def origin(self) -> str:
         """The model's own words for the place: module path, ONNX node, or both."""
-        if self.module_path and self.node:
-            return f"{self.module_path} ({self.node})"
-        return self.module_path or self.node
+        both = self.module_path and self.node
+        return printable(f"{self.module_path} ({self.node})" if both else self.module_path or self.node)
 
 
 UNKNOWN = Loc()

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
-__all__ = ["AsmError", "Fault", "FormatError", "IsaError"]
+__all__ = ["AsmError", "Fault", "FormatError", "IsaError", "printable"]
+
+
+def printable(text: str) -> str:
+    """A name from a file as it can be shown on one line: control characters, as a terminal obeys them, are escaped."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 class IsaError(Exception):

@@ -7,6 +7,7 @@ from collections import Counter
 
 from focusc.isa.container import load, read_sections
 from focusc.isa.disassembler import instruction_lines
+from focusc.isa.errors import printable
 from focusc.isa.insns import INSNS
 from focusc.isa.program import Program
 
@@ -61,7 +62,7 @@ def host(program: Program) -> str:
             lines.append(f"  {s.kind:6}  {s.name}  {s.dtype}[{', '.join(map(str, s.shape))}] at {s.address:#x}")
         for node in segment.nodes:
             where = " ".join(part for part in (node.path, f"[{node.node}]" if node.node else "", node.op) if part)
-            lines.append(f"  {where}: {node.message} ({node.code})")
+            lines.append(printable(f"  {where}: {node.message} ({node.code})"))
     return "\n".join(lines) + "\n" if lines else "(none)\n"
 
 
@@ -99,9 +100,9 @@ def disassembly(program: Program, *, source: bool = False) -> str:
                 entry = program.debug[index]
                 node = f"[{entry.node}]" if entry.node else ""
                 head = " ".join(part for part in (entry.path, node, entry.nn_op) if part)
-                lines.append(f"; {head or '(unnamed)'}")
+                lines.append(printable(f"; {head or '(unnamed)'}"))
                 if entry.ir:
-                    lines += [f";   {line}" for line in entry.ir.splitlines()]
+                    lines += [printable(f";   {line}") for line in entry.ir.splitlines()]
         lines.append(f"{pc:{width}d}: {text}")
     return "\n".join(lines) + "\n"
 

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from focusc.isa.errors import IsaError
+from focusc.isa.errors import IsaError, printable
 from focusc.isa.host import HostSegment, check_segments
 from focusc.isa.insns.base import Insn, decode, encode
 from focusc.isa.symbol import ITEM_BYTES, Symbol
@@ -175,7 +175,7 @@ class Program:
         if not 0 <= pc < len(self.debug_index) or self.debug_index[pc] < 0:
             return ""
         entry = self.debug[int(self.debug_index[pc])]
-        return " ".join(part for part in (entry.path, entry.node) if part)
+        return printable(" ".join(part for part in (entry.path, entry.node) if part))
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write a container (`focusc.isa.container.save`) atomically."""

@@ -11,6 +11,7 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from focusc.isa.errors import printable
 from focusc.report.numbers import count, percent, ratio, seconds, si
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ def ops_table(report: OpReport, listed: str = "all") -> RenderableType:
         made = table("", "status", "operator", "node", "module", left=4)
         for node in shown:
             style = {"supported": "", "host": "yellow"}.get(node.status, "red" if node.problem is not None else "")
-            made.add_row(node.status, node.op_type, node.name, node.module_path, style=style)
+            made.add_row(*map(printable, (node.status, node.op_type, node.name, node.module_path)), style=style)
         parts.append(made)
     counts = report.counts()
     statuses = [s for s in STATUSES if s != "host" or any(s in found for found in counts.values())]
@@ -155,7 +156,7 @@ def _host_note(host: Mapping[str, Any]) -> str:
     for reason in host["reasons"]:
         nodes = reason["nodes"]
         more = f" and {len(nodes) - 4} more" if len(nodes) > 4 else ""
-        lines.append(f"  {', '.join(nodes[:4])}{more}: {reason['message']} [{reason['code']}]")
+        lines.append(f"  {printable(', '.join(nodes[:4]))}{more}: {reason['message']} [{reason['code']}]")
     return "\n".join(lines)
 
 
@@ -212,7 +213,7 @@ def stats_table(stats: Mapping[str, Any], nodes: int = 10) -> RenderableType:
             f"costliest source nodes (of {len(stats['nodes'])})", "node", "op", "cycles", "of all", "DRAM", left=2
         )
         for node in costly:
-            name = node.get("path") or node.get("node") or "-"
+            name = printable(node.get("path") or node.get("node") or "-")
             spent = node.get("cycles", 0)
             moved = node.get("dram_bytes", 0)
             moved = sum(moved.values()) if isinstance(moved, Mapping) else moved

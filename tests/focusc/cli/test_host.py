@@ -170,6 +170,24 @@ def test_values_beyond_f16_are_exact_in_outputs_and_counted_where_they_are_clipp
     assert refused.status == 1 and "error[run.nonfinite]: the host gave y0 3328 finite values" in refused.err
 
 
+def test_names_with_control_characters_are_shown_escaped(cli: Cli) -> None:
+    """As they stand they would move the cursor, or start a line that looks like one of ours."""
+    scan = node("CumSum", ["x", "axis"], "scan")
+    scan.name = "s\n\x1b[31merror: fake"
+    write([scan, node("MatMul", ["scan", "w"], "third")])
+    np.savez("in.npz", x=np.full((2, 32, 64), 1e4, np.float32))
+    ran = [
+        cli("ops", "m.onnx"),
+        cli("compile", "m.onnx", "-o", "m.fbin", "--concentrate", "none"),
+        cli("objdump", "m.fbin", "-t", "-S"),
+        cli("run", "m.fbin", "--inputs", "in.npz", "-o", "out.npz", "--strict"),
+        cli("compile", "m.onnx", "-o", "m.fbin", "--concentrate", "none", "--host", "none"),
+    ]
+    assert [each.status for each in ran] == [0, 0, 0, 1, 1]
+    for each in ran:
+        assert r"s\n\x1b[31merror: fake" in each.out + each.err and "\x1b" not in each.out + each.err, each
+
+
 def test_compare_does_not_hide_what_the_host_does(cli: Cli) -> None:
     write(MIDDLE)
     np.savez("many.npz", x=np.load("in.npz")["x"][None])
