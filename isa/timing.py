@@ -112,6 +112,7 @@ def parameters(machine: Machine, array: str) -> NDArray[np.float64]:
         Par.LOAD_COST: 1 / machine.sfu.add,
         Par.PARTIAL: machine.buffers.partial.bytes,
         Par.PARTIAL_ELEMENT: machine.buffers.partial.element_bytes,
+        Par.MAP_ELEMENT: machine.buffers.map.element_bytes,
     }
     return np.array([float(values[par]) for par in Par])
 
@@ -199,7 +200,7 @@ class _Clock:
         self.state = State(
             none, np.zeros(0), np.zeros(0, np.int64), none, np.zeros(0, np.int32), np.zeros(1, np.int64),
             np.zeros(0, np.int32), misc, num, np.zeros((2, 6), np.int64), np.zeros((2, ITEMS, len(Item)), np.int64),
-            np.zeros((2, ITEMS, len(When))), np.zeros((6, RING)), np.zeros((2, PASSES)), np.zeros((3, 1)),
+            np.zeros((2, ITEMS, len(When))), np.zeros((6, RING)), np.zeros((3, PASSES)), np.zeros((3, 1)),
             np.zeros((8, machine.queue_depth)), np.zeros(8, np.int64), used, buckets, np.zeros((0, 2)),
             np.zeros((0, len(Tally)), np.int64), np.zeros(len(program.debug) + 1), np.zeros((0, len(Detail))))
 

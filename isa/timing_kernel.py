@@ -14,11 +14,11 @@ import math
 from typing import Any, Final
 
 from focusc.isa.dynamic import SLOT
+from focusc.isa.insns import ENGINES
 from focusc.isa.timing_ledger import book
 from focusc.isa.timing_rules import Col, Kind
 from focusc.isa.timing_state import (
     ITEMS,
-    PASSES,
     RING,
     Cause,
     Channel,
@@ -35,27 +35,28 @@ from focusc.isa.timing_state import (
 
 __all__ = ["finish", "run"]
 
-_LDA, _LDW, _MXU, _VEC, _SIC, _SEC, _ST = 1, 2, 3, 4, 5, 6, 7
+_SEQ, _LDA, _LDW, _MXU, _VEC = (ENGINES.index(engine) for engine in ("seq", "lda", "ldw", "mxu", "vec"))
 _EPS: Final = 1e-6
 _OPEN: Final = -1.0
 """Start of a load that has not been timed yet."""
 (_KIND, _ENGINE, _DST, _A, _B, _RMW, _ROWS, _COLS, _DEPTH, _WIDTH, _SLICES, _BYTES, _LEAD, _UNIQUE, _FEED_A, _FEED_B,
  _FEED_W, _WRITES, _MASK) = (int(c) for c in list(Col)[:19])
 _FENCE, _LOAD, _WEIGHT, _MMA, _VECTOR, _FORWARD, _CONC, _SELECT, _STORE, _HOST = range(1, 11)
+_CAUSES: Final = len(Cause)
 _ISSUE_C, _QUEUE_C, _DRAM_C, _WEIGHT_C, _STREAM_C, _TILE_C, _SCATTER_C, _FENCE_C, _FILL_C, _ROOM_C = range(10)
 _ALLOC, _TAKEN, _RECLAIM, _ITEM, _SLICE, _ISSUED = range(6)
 (_SCATTERED, _PARTIAL_HELD, _SCATTER_LAST, _PASS_START, _NOW, _FRONTIER, _ALL_WRITES, _FENCES, _PENDING_END, _ISSUE,
  _START, _END, _WORK, _HELD, _RUN_START, _RUN_END, _TOUCHED, _CURSOR, _BUSY, _STALL) = (int(m) for m in list(Misc)[:20])
-_LAST_SLOT, _OPEN_FORWARD, _PENDING, _POPPED, _FIRST, _BASE, _NODE, _SUMMED, _GIVEN = (int(n) for n in list(Num)[:9])
+_LAST_SLOT, _OPEN_FORWARD, _PENDING, _POPPED, _FIRST, _BASE, _NODE, _SUMMED, _FREED = (int(n) for n in list(Num)[:9])
 _ROW, _OFFSET, _COMMAND, _PLACE = (int(i) for i in Item)
 _ISSUE_W, _FENCE_W, _START_W, _END_W = (int(w) for w in When)
 _ISSUE_D, _START_D, _END_D, _SPAN_D, _WORK_D = (int(d) for d in Detail)
 _COUNT_Y, _UNIQUE_Y, _LAST_Y, _TAKEN_Y = (int(t) for t in Tally)
 _P = [int(p) for p in Par]
 (_RATE, _LATENCY, _AROWS, _ACOLS, _OVERHEAD, _SKEW, _PIPELINED, _SCATTER_ROWS, _STAGE_ACT, _STAGE_WGT, _CHUNK, _QDEPTH,
- _VPIPE, _LDCOST, _PARTIAL, _PARTIAL_ELEMENT) = _P
+ _VPIPE, _LDCOST, _PARTIAL, _PARTIAL_ELEMENT, _MAP_ELEMENT) = _P
 assert [int(k) for k in Kind] == list(range(11)) and [int(i) for i in Channel] == list(range(6))
-assert len(Par) <= Misc.SCATTERED and Misc.STALL + 8 * len(Cause) == Misc.SIZE and ITEMS & (ITEMS - 1) == 0
+assert len(Par) == Misc.SCATTERED and Misc.STALL + len(ENGINES) * _CAUSES == Misc.SIZE and ITEMS & (ITEMS - 1) == 0
 
 
 @compiled
@@ -63,10 +64,10 @@ def _begin(s: Any, e: int, issue: float, start: float, cause: int) -> None:
     """Account for an engine's gap up to `start`: no command until `issue`, then `cause`."""
     idle = min(start, issue) - s.misc[_CURSOR + e]
     if idle > 0.0:
-        s.misc[_STALL + 10 * e + _ISSUE_C] += idle
+        s.misc[_STALL + _CAUSES * e + _ISSUE_C] += idle
     wait = start - max(s.misc[_CURSOR + e], issue)
     if wait > 0.0:
-        s.misc[_STALL + 10 * e + cause] += wait
+        s.misc[_STALL + _CAUSES * e + cause] += wait
 
 
 @compiled
@@ -157,7 +158,7 @@ def _advance(s: Any, ch: int, force: int) -> bool:
     issue = s.when[ch, i, _ISSUE_W]
     if kind == _FORWARD:
         start = max(s.misc[_CURSOR + e], room)
-        s.misc[_STALL + 10 * e + _ROOM_C] += start - s.misc[_CURSOR + e]
+        s.misc[_STALL + _CAUSES * e + _ROOM_C] += start - s.misc[_CURSOR + e]
         length = elements * s.cost[c]
         s.misc[_BUSY + e] += length
         _worked(s, ch, i, length)
@@ -172,13 +173,13 @@ def _advance(s: Any, ch: int, force: int) -> bool:
             _started(s, ch, i, start)
             if t[c, _LEAD] > 0:
                 ready = book(s.used, s.buckets, s.misc[_RATE], start, float(t[c, _LEAD])) + s.misc[_LATENCY]
-                s.misc[_STALL + 10 * e + _DRAM_C] += ready - start
+                s.misc[_STALL + _CAUSES * e + _DRAM_C] += ready - start
                 start = ready
         served = book(s.used, s.buckets, s.misc[_RATE], start, bytes_)
         ideal = min(bytes_ / s.misc[_RATE], served - start)
         s.misc[_BUSY + e] += ideal
         _worked(s, ch, i, ideal)
-        s.misc[_STALL + 10 * e + _DRAM_C] += served - start - ideal
+        s.misc[_STALL + _CAUSES * e + _DRAM_C] += served - start - ideal
         s.misc[_CURSOR + e] = served
         arrival = math.ceil(served + s.misc[_LATENCY] - _EPS)
         if t[c, _UNIQUE] >= 0:
@@ -252,31 +253,33 @@ def _ready(s: Any, w: int, writing: int, array: int) -> float:
 
 
 @compiled
-def _room_for_sums(s: Any, bytes_: float) -> float:
-    """When the partial-sum buffer can take the sums of another pass; 0 if it can now.
+def _room_for_sums(s: Any, sums: float, map_: float) -> float:
+    """When the partial-sum buffer can take the sums of another pass and the map of its slice; 0 if it can now.
 
-    One pass may always wait beside it (two halves, each for the sums of a full tile; its map is in the map buffer).
-    More may as far as the sums and, since there is one map buffer, the maps of all fit.
+    The oldest pass is the one being scattered: the map of its slice is in the map buffer, which holds one. A pass that
+    is alone always fits.
     """
-    num, misc = s.num, s.misc
+    num, misc, waiting = s.num, s.misc, s.waiting
+    most = waiting.shape[1]
     time = 0.0
-    while num[_SUMMED] - num[_GIVEN] > 1 and (
-        misc[_PARTIAL_HELD] + bytes_ > misc[_PARTIAL] or num[_SUMMED] - num[_GIVEN] == PASSES
-    ):
-        i = num[_GIVEN] % PASSES
-        time = s.sums_left[0, i]
-        misc[_PARTIAL_HELD] -= s.sums_left[1, i]
-        num[_GIVEN] += 1
+    while num[_SUMMED] > num[_FREED]:
+        i = num[_FREED] % most
+        if misc[_PARTIAL_HELD] - waiting[2, i] + sums + map_ <= misc[_PARTIAL] and num[_SUMMED] - num[_FREED] < most:
+            break
+        time = waiting[0, i]
+        misc[_PARTIAL_HELD] -= waiting[1, i] + waiting[2, i]
+        num[_FREED] += 1
     return time
 
 
 @compiled
-def _keep_sums(s: Any, time: float, bytes_: float) -> None:
-    """The sums of a pass stay until their scatter ends at `time`."""
-    i = s.num[_SUMMED] % PASSES
-    s.sums_left[0, i] = time
-    s.sums_left[1, i] = bytes_
-    s.misc[_PARTIAL_HELD] += bytes_
+def _keep_sums(s: Any, time: float, sums: float, map_: float) -> None:
+    """The sums of a pass, and the map that came with them, stay until their scatter ends at `time`."""
+    i = s.num[_SUMMED] % s.waiting.shape[1]
+    s.waiting[0, i] = time
+    s.waiting[1, i] = sums
+    s.waiting[2, i] = map_
+    s.misc[_PARTIAL_HELD] += sums + map_
     s.num[_SUMMED] += 1
 
 
@@ -309,13 +312,13 @@ def _mma(s: Any, c: int, offset: int) -> bool:
             _take(s, word(0), max(act, misc[_CURSOR + _MXU]))
             continue
         vectors = rows
-        occupied = 0.0
+        sums, map_ = 0.0, 0.0
         if not dense:
             vectors = s.unique[offset - s.num[_BASE] + k]
             s.tally[c, _UNIQUE_Y] += vectors
             if k == deep - 1:
                 s.tally[c, _LAST_Y] += vectors
-            occupied = vectors * across * misc[_PARTIAL_ELEMENT] + 2.0 * rows
+            sums, map_ = vectors * across * misc[_PARTIAL_ELEMENT], misc[_MAP_ELEMENT] * rows
         tall = word(1)
         if width > array_rows:
             tall = -(-min(width, t[c, _DEPTH] - k * width) // array_rows)
@@ -338,13 +341,13 @@ def _mma(s: Any, c: int, offset: int) -> bool:
                 if first and ready > max(act, loaded):
                     start, cause = max(start, ready), _TILE_C
                 if not dense:
-                    room = _room_for_sums(s, occupied) - lag
+                    room = _room_for_sums(s, sums, map_) - lag
                     if room > start:
                         start, cause = room, _SCATTER_C
                 hidden = 0.0
                 if pipelined and cause == _WEIGHT_C:
                     hidden = min(start - base, float(array_rows))
-                    misc[_STALL + 10 * _MXU + _FILL_C] += hidden
+                    misc[_STALL + _CAUSES * _MXU + _FILL_C] += hidden
                 _begin(s, word(_MXU), issue, start - hidden, word(cause))
                 if first:
                     misc[_START] = start
@@ -356,7 +359,7 @@ def _mma(s: Any, c: int, offset: int) -> bool:
                 if pipelined:
                     out = misc[_CURSOR + _MXU] + misc[_SKEW]
                 else:
-                    misc[_STALL + 10 * _MXU + _FILL_C] += misc[_OVERHEAD]
+                    misc[_STALL + _CAUSES * _MXU + _FILL_C] += misc[_OVERHEAD]
                     misc[_CURSOR + _MXU] += misc[_OVERHEAD]
                     out = misc[_CURSOR + _MXU]
                     loaded = start + array_rows
@@ -365,7 +368,8 @@ def _mma(s: Any, c: int, offset: int) -> bool:
                 else:
                     misc[_SCATTER_LAST] = max(misc[_SCATTER_LAST], out) + scatter
                     misc[_SCATTERED] += scatter
-                    _keep_sums(s, misc[_SCATTER_LAST], occupied)
+                    _keep_sums(s, misc[_SCATTER_LAST], sums, map_)
+                    map_ = 0.0  # the other passes of the slice use the same
                     done = max(done, misc[_SCATTER_LAST])
             _take(s, word(1), loaded)
         _take(s, word(0), misc[_CURSOR + _MXU])
@@ -406,7 +410,7 @@ def _stream(s: Any, e: int, c: int, source: int, cost: float) -> bool:
         if act < 0.0:
             return False
         start = max(s.misc[_CURSOR + e], act)
-        s.misc[_STALL + 10 * e + feed] += start - s.misc[_CURSOR + e]
+        s.misc[_STALL + _CAUSES * e + feed] += start - s.misc[_CURSOR + e]
         elements = t[source, _ROWS] * min(t[source, _WIDTH], t[source, _COLS] - k * t[source, _WIDTH])
         s.misc[_BUSY + e] += elements * cost
         s.misc[_WORK] += elements * cost
@@ -468,7 +472,7 @@ def _writer(s: Any, c: int, offset: int, fence: float) -> bool:
     s.misc[_START] = start
     if t[c, _LEAD] > 0:
         listed = book(s.used, s.buckets, s.misc[_RATE], start, float(t[c, _LEAD])) + s.misc[_LATENCY]
-        s.misc[_STALL + 10 * e + _DRAM_C] += listed - start
+        s.misc[_STALL + _CAUSES * e + _DRAM_C] += listed - start
         start = listed
     s.misc[_CURSOR + e] = start
     if kind == _STORE:
@@ -480,14 +484,14 @@ def _writer(s: Any, c: int, offset: int, fence: float) -> bool:
         ideal = min(bytes_ / s.misc[_RATE], served - start)
         s.misc[_BUSY + e] += ideal
         s.misc[_WORK] += ideal
-        s.misc[_STALL + 10 * e + _DRAM_C] += served - start - ideal
+        s.misc[_STALL + _CAUSES * e + _DRAM_C] += served - start - ideal
         s.misc[_CURSOR + e] = s.misc[_END] = served
     elif kind == _CONC:
         served = start
         for k in range(t[c, _SLICES]):
             # Slots are compared one after the other; the block of a slot is written while the next is compared.
             begin = max(s.misc[_CURSOR + e], served) if k > 1 else s.misc[_CURSOR + e]
-            s.misc[_STALL + 10 * e + _DRAM_C] += begin - s.misc[_CURSOR + e]
+            s.misc[_STALL + _CAUSES * e + _DRAM_C] += begin - s.misc[_CURSOR + e]
             s.misc[_BUSY + e] += s.cost[c]
             s.misc[_WORK] += s.cost[c]
             s.misc[_CURSOR + e] = begin + s.cost[c]
@@ -535,7 +539,7 @@ def _host(s: Any) -> None:
         if s.channel[ch, _ISSUED] > 0:
             time = max(time, s.when[ch, (s.channel[ch, _ISSUED] - 1) & (ITEMS - 1), _END_W])
     time = 1.0 * math.ceil(time - _EPS)
-    misc[_STALL + 10 * 0 + _FENCE_C] += time - misc[_NOW]
+    misc[_STALL + _CAUSES * _SEQ + _FENCE_C] += time - misc[_NOW]
     misc[_NOW] = misc[_START] = misc[_END] = time
 
 
@@ -604,7 +608,7 @@ def run(s: Any) -> int:
                     return n
             oldest = queue[e, queued[e] % depth]
             if oldest > misc[_NOW]:
-                misc[_STALL + 10 * 0 + _QUEUE_C] += oldest - misc[_NOW]
+                misc[_STALL + _CAUSES * _SEQ + _QUEUE_C] += oldest - misc[_NOW]
                 misc[_NOW] = oldest
         place = queued[e]
         queue[e, place % depth] = _OPEN

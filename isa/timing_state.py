@@ -54,6 +54,8 @@ class Par(IntEnum):
     PARTIAL = 14
     """Bytes of the partial-sum buffer, and of one of its elements."""
     PARTIAL_ELEMENT = 15
+    MAP_ELEMENT = 16
+    """Bytes of one row of a similarity map."""
 
 
 class Channel(IntEnum):
@@ -72,44 +74,52 @@ class Channel(IntEnum):
 class Misc(IntEnum):
     """First entries of the parts of `State.misc` (float64); `Par` come first."""
 
-    SCATTERED = 16
+    SCATTERED = 17
     """Scatter cycles in all."""
-    PARTIAL_HELD = 17
-    """Bytes of partial sums, with the maps of their rows, that wait for the scatter."""
-    SCATTER_LAST = 18
+    PARTIAL_HELD = 18
+    """Bytes of partial sums that wait for the scatter, and of the maps that came with them."""
+    SCATTER_LAST = 19
     """End of the last scatter."""
-    PASS_START = 19
-    """Start of the last pass."""
-    NOW = 20
-    """Cycle of the last issue; FRONTIER the latest end so far."""
-    FRONTIER = 21
-    WRITES = 22
-    """End of the last write to DRAM; FENCES (per channel and store) what a fence made of it."""
-    FENCES = 23
-    PENDING_END = 26
+    PASS_START = 20
+    """Start of the last array pass."""
+    NOW = 21
+    """Cycle of the last issue."""
+    FRONTIER = 22
+    """Latest end of any command so far."""
+    WRITES = 23
+    """End of the last write to DRAM."""
+    FENCES = 24
+    """Activation loads, weight loads, writers: earliest access to DRAM that fences allow."""
+    PENDING_END = 27
     """Per channel: end of the last load that a store fence waits for."""
-    ISSUE = 28
-    """Of the command at work: issue, start, end, busy cycles."""
-    START = 29
-    END = 30
-    WORK = 31
-    HELD = 32
+    ISSUE = 29
+    """Issue of the command at work."""
+    START = 30
+    """Start of the command at work."""
+    END = 31
+    """End of the command at work; negative while a `fwd` is open."""
+    WORK = 32
+    """Busy cycles of the command at work."""
+    HELD = 33
     """Per channel: bytes in staging, latest time at which room was given back."""
-    RUN_START = 36
-    """Start of the first and end of the last array command of the running node."""
-    RUN_END = 37
-    TOUCHED = 38
+    RUN_START = 37
+    """Start of the first array command of the running node."""
+    RUN_END = 38
+    """End of the last array command of the running node."""
+    TOUCHED = 39
     """Latest end of any write to a tile window by the array, and of any other write or read."""
-    CURSOR = 40
+    CURSOR = 41
     """Per engine: end of its last work."""
-    BUSY = 48
-    STALL = 56
-    """Per engine and cause."""
-    SIZE = 136
+    BUSY = 49
+    """Per engine: cycles at work."""
+    STALL = 57
+    """Per engine and cause: cycles without work."""
+    SIZE = 137
+    """Entries in all."""
 
 
 class Num(IntEnum):
-    """Entries of `State.num` (int64)."""
+    """First entries of the parts of `State.num` (int64)."""
 
     LAST_SLOT = 0
     """Sequencer steps before the last command; -1 before the first."""
@@ -126,9 +136,11 @@ class Num(IntEnum):
     NODE = 8
     """Source node whose array commands run, or -1."""
     SUMMED = 9
-    """Concentrated passes so far, and those of them whose scatter has given back its room."""
-    SCATTERED = 10
+    """Concentrated passes so far."""
+    FREED = 10
+    """Concentrated passes whose scatter has given back its room."""
     SIZE = 11
+    """Entries in all."""
 
 
 class Item(IntEnum):
@@ -201,8 +213,8 @@ class State(NamedTuple):
     """[2, ITEMS, 4], see `When`."""
     ring: NDArray[np.float64]
     """[6, RING]: arrival, bytes and time of consumption of the last slices of both channels."""
-    sums_left: NDArray[np.float64]
-    """[2, PASSES]: end of the scatter and bytes of the last concentrated passes."""
+    waiting: NDArray[np.float64]
+    """[3, PASSES]: end of the scatter, bytes of sums, bytes of the map of the last concentrated passes, as a ring."""
     win: NDArray[np.float64]
     """[3, windows]: last write by the array, by any other engine, last read."""
     queue: NDArray[np.float64]
@@ -220,8 +232,8 @@ class State(NamedTuple):
     detail: NDArray[np.float64]
 
 
-PASSES: Final = 4096
-"""Concentrated passes that may wait for the scatter."""
+PASSES: Final = 16
+"""Concentrated passes whose sums may be in the partial-sum buffer: a descriptor each."""
 RING: Final = 8192
 """Slices of a channel that may be in staging."""
 ITEMS: Final = 16384

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from focusc.isa.machine import Machine
 from focusc.isa.timing import simulate
+from focusc.isa.timing_state import PASSES
 from tests.isa.timing_programs import array_cycles, concentrated, counts, fast, gemm, machine, parts_add_up
 
 SHAPES = [(32, 32), (64, 16), (16, 64), (8, 128), (4, 8)]
@@ -83,8 +84,19 @@ def test_the_scatter_sets_the_pace_where_few_vectors_are_unique() -> None:
     # U = 32 a pass, but 128 cycles to scatter its 256 rows
     assert often.cycles - once.cycles == pytest.approx(times * slots * rows / 2, abs=8)
     # the array ends as many scatters earlier as passes with their sums (and maps) fit the buffer
-    ahead, passes = machine().buffers.partial.bytes // (32 * 32 * 2 + 2 * rows), (1 + times) * slots
+    ahead, passes = min(PASSES, machine().buffers.partial.bytes // (32 * 32 * 2 + 2 * rows)), (1 + times) * slots
     assert often.stalls["mxu"]["scatter"] == pytest.approx((passes - ahead) * rows / 2 - passes * 32, abs=rows)
+
+
+@pytest.mark.parametrize(("unique", "waits"), [(504, 0), (505, 1)])
+@pytest.mark.parametrize("cols", [32, 96])
+def test_the_map_of_a_waiting_slice_takes_room(cols: int, unique: int, waits: int) -> None:
+    """Two passes of 504 vectors and a map of 512 rows are 64 KiB; one map is used by all passes of a slice."""
+    rows, slots = 512, 3
+    timing = simulate(concentrated(rows, slots, cols), small_partial(1 << 16), counts(rows, *[unique] * slots),
+                      array="pipelined")
+    assert timing.stalls["mxu"]["scatter"] == pytest.approx(waits * (slots - 1) * rows / 2, abs=4 * slots)
+    assert parts_add_up(timing)
 
 
 def test_partial_sums_of_passes_with_few_vectors_queue_up() -> None:
