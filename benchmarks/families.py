@@ -105,6 +105,7 @@ def export_rung(instance: Instance, opset: int, model: Path) -> Rung:
     """Export and parity with torch."""
     config = write_config(instance.model_type, model.parent / "config.json")
     report = export_vlm(config, model, opset=opset, random_weights=0, request=Request(frames=instance.frames))
+    assert report.layout is not None
     parity = report.max_rel if report.max_rel is not None else float("inf")
     facts = {"parity": parity, "nodes": report.nodes, "ops": report.ops, "grid": report.layout.grid,
              "strides": report.layout.strides, "layout": report.layout_source, "sample": report.sample}
