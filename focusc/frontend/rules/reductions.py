@@ -73,6 +73,24 @@ def norms(n: Node) -> Value:
     return n.emit("tensor.sqrt", total) if n.op_type == "ReduceL2" else total
 
 
+@rule("ReduceLogSumExp")
+def log_sum_exp(n: Node) -> Value:
+    """max + log(sum(exp(x - max))): no exponential overflows. A maximum of -infinity is raised to the least f32."""
+    given = n.x()
+    x = given if dtype(given).startswith("f") else n.cast(given, "f32")
+    axes, keep = _axes(n, x), bool(n.attr("keepdims", 1))
+    if not axes:
+        return given
+    if not all(shape(x)[a] for a in axes):  # the sum of nothing is 0, and nothing has no maximum
+        found = n.emit("tensor.log", reduce(n, "sum", n.emit("tensor.exp", x)))
+    else:
+        least = n.scalar(-3.4028234663852886e38, x)
+        top = n.emit("tensor.max", n.emit("tensor.reduce_max", x, axes=axes, keepdims=True), least)
+        total = n.emit("tensor.reduce_sum", n.emit("tensor.exp", n.sub(x, top)), axes=axes, keepdims=keep)
+        found = n.add(n.emit("tensor.log", total), top if keep else n.reshape(top, shape(total)))
+    return found if x is given else n.cast(found, dtype(given))
+
+
 @rule("GlobalAveragePool")
 def global_average(n: Node) -> Value:
     """Mean over all spatial axes, kept."""

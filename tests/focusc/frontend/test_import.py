@@ -97,3 +97,19 @@ def test_local_functions_are_inlined(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     onnx.save(made, str(path))
     assert interpret(import_onnx(path), {"x": np.ones((2, 4), np.float32)})["y"].tolist() == [[2.0] * 4] * 2
+
+
+@pytest.mark.parametrize("keep", [0, 1])
+def test_log_sum_exp_of_large_numbers(keep: int, tmp_path: Path) -> None:
+    """From the maximum, as the exponential of 200 is beyond f32; a row of -infinity stays one."""
+    path = tmp_path / "model.onnx"
+    axes = helper.make_tensor("a", TensorProto.INT64, [1], [1])
+    made = model([helper.make_node("ReduceLogSumExp", ["x", "a"], ["y"], keepdims=keep)], [tensor("x", [3, 4])],
+                 [tensor("y", [3, 1] if keep else [3])])
+    made.graph.initializer.append(axes)
+    onnx.save(made, str(path))
+    x = np.array([[200, 201, 199, 0], [-300, -300, -300, -300], [-np.inf] * 4], np.float32)
+    with np.errstate(divide="ignore"):
+        found = interpret(import_onnx(path), {"x": x})["y"]
+    assert found.shape == ((3, 1) if keep else (3,))
+    np.testing.assert_allclose(found.reshape(3), np.logaddexp.reduce(x.astype(np.float64), axis=1), rtol=1e-6)
