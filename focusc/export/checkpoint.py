@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import json
 import os
+import struct
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -162,14 +164,34 @@ def _open_gguf(path: Path) -> Checkpoint:
     import gguf  # noqa: F401
 
     with open(path, "rb") as file:
-        magic = file.read(4)
+        magic, version = file.read(4), file.read(4)
     if magic != b"GGUF":
         raise ExportError(f"the file begins with {magic!r}, expected b'GGUF'", code="export.gguf", where=str(path))
+    if len(version) == 4 and (number := int.from_bytes(version, "little")) not in (2, 3):
+        raise ExportError(f"the file is of GGUF version {number}, expected 2 or 3", code="export.gguf", where=str(path))
     import_transformers()
     from transformers import AutoConfig
 
-    config = _guarded(path, lambda: AutoConfig.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True))
+    try:
+        config = _guarded(path,
+                          lambda: AutoConfig.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True))
+    except ExportError as error:
+        if not _is_damage(error.__cause__):
+            raise
+        raise ExportError("the file is cut or damaged: its header does not fit its bytes", code="export.gguf",
+                          where=str(path), hint="compare its size with the original's; fetch it again") from error
     return Checkpoint(path.parent, config, _model_class(config, str(config.model_type), str(path)), path.name)
+
+
+def _is_damage(error: BaseException | None) -> bool:
+    """Whether reading a GGUF header failed on its bytes, and not on a model that transformers does not have.
+
+    A header that its reader cannot decode is tried as a config.json, which ends as OSError.
+    """
+    if error is None:
+        return False
+    raised_in = traceback.extract_tb(error.__traceback__)[-1].filename
+    return isinstance(error, struct.error | UnicodeDecodeError | OSError) or raised_in.endswith("reader.py")
 
 
 def import_transformers() -> None:

@@ -213,8 +213,10 @@ def test_damaged_gguf(tmp_path: Path, refusals: list[ExportError]) -> None:
     path.write_bytes(b"PK\x03\x04")
     refused("export.gguf", refusals, path, Request())
     path.write_bytes(b"GGUF" + b"\xff" * 40)
-    refused("export.load", refusals, path, Request())
+    refused("export.gguf", refusals, path, Request())
     write_gguf(path, open_checkpoint(config(tmp_path, "llama")).random(7))
     data = path.read_bytes()
-    path.write_bytes(data[:len(data) * 3 // 4])
-    refused("export.load", refusals, path, Request())
+    # cut in the magic number, the counts, a key and the tensors; and a key that is not text
+    for damaged in (*(data[:size] for size in (4, 10, 30, len(data) * 3 // 4)), data[:60] + b"\xff" * 8 + data[68:]):
+        path.write_bytes(damaged)
+        refused("export.gguf", refusals, path, Request())
