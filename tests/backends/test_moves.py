@@ -34,8 +34,9 @@ def values(shape: Shape, dtype: str, seed: int = 0) -> np.ndarray:
 
 def exact(module: Module, inputs: dict[str, np.ndarray], **options: int) -> None:
     """The machine gives what the reference interpreter gives."""
-    wanted = interpret(module, inputs)
-    for name, value in run(module, inputs, **options).items():
+    wanted, found = interpret(module, inputs), run(module, inputs, **options)
+    assert found.keys() == wanted.keys()
+    for name, value in found.items():
         np.testing.assert_array_equal(value, wanted[name])
 
 

@@ -28,8 +28,9 @@ def reals(shape: Shape, seed: int = 0, low: float = -2, high: float = 2) -> np.n
 
 def close(module: Module, inputs: dict[str, np.ndarray], **options: int) -> None:
     """The machine agrees with the reference interpreter to the rounding of f16."""
-    wanted = interpret(module, inputs)
-    for name, value in run(module, inputs, **options).items():
+    wanted, found = interpret(module, inputs), run(module, inputs, **options)
+    assert found.keys() == wanted.keys()
+    for name, value in found.items():
         scale = max(1.0, float(np.abs(wanted[name]).max()))
         np.testing.assert_allclose(value, wanted[name], atol=2e-3 * scale)
 
