@@ -25,7 +25,7 @@ from lark import Lark, Token, Tree
 from numpy.typing import NDArray
 
 from focusc.isa.errors import AsmError, IsaError
-from focusc.isa.fields import STREAM, Addr, Field, R
+from focusc.isa.fields import STREAM, Addr, AnyField, R
 from focusc.isa.host import HostSegment
 from focusc.isa.insns import BY_MNEMONIC, Insn
 from focusc.isa.predecode import predecode
@@ -303,7 +303,7 @@ class _Assembler:
         except IsaError as error:
             self.fail("asm.operand", error.message, node, error.hint)
 
-    def word(self, cls: type[Insn], value: Any) -> Field | None:
+    def word(self, cls: type[Insn], value: Any) -> AnyField | None:
         """The flag or enum field that a bare word stands for."""
         token = _only(value)
         if token is None or token.type != "WORD":
@@ -313,7 +313,7 @@ class _Assembler:
                 return item
         return None
 
-    def value(self, item: Field, node: Any) -> Any:
+    def value(self, item: AnyField, node: Any) -> Any:
         kind = item.kind
         if kind == "addr":
             if not _is_tree(node) or node.data != "address":
@@ -348,7 +348,7 @@ class _Assembler:
             self.fail("asm.operand", f"{item.name} is a number", node)
         return self.integer(node, node)
 
-    def extent(self, item: Field, atoms: list[tuple[int, Token]], node: Any) -> int | R:
+    def extent(self, item: AnyField, atoms: list[tuple[int, Token]], node: Any) -> int | R:
         register, total = 0, 0
         for sign, token in atoms:
             number = _numbered("r", token)

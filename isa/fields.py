@@ -12,12 +12,25 @@ import re
 import struct
 from dataclasses import dataclass
 from dataclasses import field as dc_field
-from typing import Any, NamedTuple, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Generic,
+    Literal,
+    NamedTuple,
+    Never,
+    SupportsFloat,
+    SupportsIndex,
+    TypeVar,
+    cast,
+    overload,
+)
 
 from focusc.isa.errors import IsaError
 
-__all__ = ["Addr", "Field", "R", "STREAM", "WORD_LANES", "addr", "enum", "ext", "f32", "f32_bits", "f32_text",
-           "f32_value", "flag", "reg", "sext", "simm", "tile", "uimm"]
+__all__ = ["Addr", "Address", "AnyField", "Choice", "Extent", "Field", "Float", "Int", "R", "Register", "STREAM",
+           "Source", "WORD_LANES", "addr", "enum", "ext", "f32", "f32_bits", "f32_text", "f32_value", "flag", "reg",
+           "sext", "simm", "tile", "uimm"]
 
 WORD_LANES = 4
 REGISTERS = 64
@@ -66,11 +79,16 @@ def f32_text(value: float) -> str:
     return text if re.search(r"[.einf]", text) else text + ".0"
 
 
+Given = TypeVar("Given", contravariant=True)
+Held = TypeVar("Held", covariant=True)
+
+
 @dataclass
-class Field:
+class Field(Generic[Given, Held]):
     """One field of an instruction: `kind` decides range and text, `bits` the width; `lane` and `low` are assigned.
 
-    `name` is the Python attribute; `default` is None for a required field.
+    `name` is the Python attribute; `default` is None for a required field; the constructor takes a `kw_only` field by
+    name only. A constructor is given a `Given`, the attribute holds a `Held`: the canonical form that `check` returns.
     """
 
     kind: str
@@ -79,10 +97,21 @@ class Field:
     choices: tuple[str, ...] = ()
     default: Any = None
     access: str = "r"
+    kw_only: bool = False
     name: str = ""
     lane: int = -1
     low: int = -1
     owner: str = dc_field(default="", repr=False)
+
+    if TYPE_CHECKING:
+        # How a checker sees a field: a descriptor, whose `__set__` types the constructor's parameter. When the program
+        # runs there is none: `Insn.__init_subclass__` takes the declaration out of the class, instances hold values.
+        @overload
+        def __get__(self, insn: None, owner: type[object]) -> Field[Given, Held]: ...
+        @overload
+        def __get__(self, insn: object, owner: type[object]) -> Held: ...
+        def __get__(self, insn: object, owner: type[object]) -> Field[Given, Held] | Held: ...
+        def __set__(self, insn: object, value: Given) -> None: ...
 
     @property
     def mask(self) -> int:
@@ -213,51 +242,66 @@ class Field:
         return f32_text(value) if kind == "f32" else str(value)
 
 
-def reg(doc: str = "") -> Any:
+AnyField = Field[Never, object]
+Register = Field[SupportsIndex | R, int]
+Extent = Field[SupportsIndex | R, int | R]
+Address = Field[SupportsIndex | tuple[SupportsIndex, SupportsIndex], Addr]
+Int = Field[SupportsIndex, int]
+Source = Field[SupportsIndex | Literal["s"], int]
+"""A tile, or the head of the activation stream."""
+Float = Field[SupportsFloat, float]
+Choice = Field[str, str]
+
+
+def reg(doc: str = "") -> Register:
     """A scalar register r0..r63 (6 bits). As a source it resolves to the register's value."""
     return Field("reg", 6, doc)
 
 
-def ext(doc: str = "", *, default: int | None = None) -> Any:
+def ext(doc: str = "", *, default: int | None = None) -> Extent:
     """An extent or count: register plus unsigned 24-bit immediate (30 bits); must resolve to a number >= 0."""
     return Field("ext", 30, doc, default=default)
 
 
-def sext(doc: str = "", *, default: int | None = None) -> Any:
+def sext(doc: str = "", *, default: int | None = None) -> Extent:
     """A signed position: register plus signed 24-bit immediate (30 bits)."""
     return Field("sext", 30, doc, default=default)
 
 
-def addr(doc: str = "") -> Any:
+def addr(doc: str = "") -> Address:
     """A DRAM byte address: base register plus signed 40-bit offset (46 bits)."""
     return Field("addr", 46, doc)
 
 
-def simm(bits: int, doc: str = "", *, default: int | None = None) -> Any:
+def simm(bits: int, doc: str = "", *, default: int | None = None) -> Int:
     """A signed immediate."""
     return Field("simm", bits, doc, default=default)
 
 
-def uimm(bits: int, doc: str = "", *, default: int | None = None) -> Any:
+def uimm(bits: int, doc: str = "", *, default: int | None = None) -> Int:
     """An unsigned immediate."""
     return Field("uimm", bits, doc, default=default)
 
 
-def f32(doc: str = "", *, default: float | None = None) -> Any:
+def f32(doc: str = "", *, default: float | None = None, kw_only: bool = False) -> Float:
     """A float32 immediate (32 bits); infinities are allowed, NaN is not."""
-    return Field("f32", 32, doc, default=default)
+    return Field("f32", 32, doc, default=default, kw_only=kw_only)
 
 
-def tile(doc: str = "", *, access: str = "r") -> Any:
+@overload
+def tile(doc: str = "", *, access: Literal["r", "w", "rw"] = "r") -> Int: ...
+@overload
+def tile(doc: str = "", *, access: Literal["rs"]) -> Source: ...
+def tile(doc: str = "", *, access: Literal["r", "w", "rw", "rs"] = "r") -> Int | Source:
     """A tile descriptor t0..t30 (5 bits). `access`: r read, w written, s the stream head may stand here."""
     return Field("tile", 5, doc, access=access)
 
 
-def enum(*choices: str, default: str | None = None, doc: str = "") -> Any:
+def enum(*choices: str, default: str | None = None, doc: str = "", kw_only: bool = False) -> Choice:
     """One of a few words, numbered in order."""
-    return Field("enum", max(1, (len(choices) - 1).bit_length()), doc, choices, default)
+    return Field("enum", max(1, (len(choices) - 1).bit_length()), doc, choices, default, kw_only=kw_only)
 
 
-def flag(doc: str = "") -> Any:
-    """One bit, 0 by default; its text is its name when set."""
-    return Field("flag", 1, doc, default=0)
+def flag(doc: str = "", *, default: Literal[0]) -> Int:
+    """One bit, 0 by default, which a type checker sees only if it is written out; its text is its name when set."""
+    return Field("flag", 1, doc, default=default)

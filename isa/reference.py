@@ -6,7 +6,7 @@ import inspect
 import sys
 from pathlib import Path
 
-from focusc.isa.fields import Field
+from focusc.isa.fields import AnyField
 from focusc.isa.files import atomic_write
 from focusc.isa.insns import ENGINES, INSNS, Insn
 
@@ -73,7 +73,7 @@ checked: `bounds`, `align`, `window`, `shape`, `extent`, `index`, `underflow`, `
 """
 
 
-def _field(item: Field) -> str:
+def _field(item: AnyField) -> str:
     notes = [item.doc] if item.doc else []
     if item.choices:
         notes.append("one of " + ", ".join(f"`{c}`" for c in item.choices))

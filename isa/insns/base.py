@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from focusc.isa import fields as fld
 from focusc.isa.errors import IsaError
-from focusc.isa.fields import Field
+from focusc.isa.fields import AnyField, Field
 
 __all__ = ["BY_MNEMONIC", "ENGINES", "INSNS", "EngineName", "Insn", "decode", "decode_word", "encode"]
 
@@ -23,8 +23,8 @@ BY_MNEMONIC: dict[str, type[Insn]] = {}
 Words = NDArray[np.uint64]
 
 
-@dataclass_transform(field_specifiers=(fld.reg, fld.ext, fld.sext, fld.addr, fld.simm, fld.uimm, fld.f32, fld.tile,
-                                       fld.enum, fld.flag))
+@dataclass_transform(frozen_default=True, field_specifiers=(fld.reg, fld.ext, fld.sext, fld.addr, fld.simm, fld.uimm,
+                                                            fld.f32, fld.tile, fld.enum, fld.flag))
 class Insn:
     """One instruction: declared fields as attributes, `opcode`, `engine`, `mnemonic`; compares by value.
 
@@ -36,7 +36,7 @@ class Insn:
     opcode: ClassVar[int]
     engine: ClassVar[EngineName]
     mnemonic: ClassVar[str]
-    fields: ClassVar[dict[str, Field]]
+    fields: ClassVar[dict[str, AnyField]]
     used: ClassVar[tuple[int, int, int, int]]
     """Bits of the four lanes that may be set."""
 
@@ -71,9 +71,12 @@ class Insn:
         BY_MNEMONIC[mnemonic] = cls
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        values = dict(zip(self.fields, args))
-        if len(args) > len(self.fields):
-            raise IsaError("insn.operand", f"{self.mnemonic} has {len(self.fields)} operands, not {len(args)}")
+        ordered = [name for name, item in self.fields.items() if not item.kw_only]
+        values = dict(zip(ordered, args))
+        if len(args) > len(ordered):
+            named = len(self.fields) - len(ordered)
+            raise IsaError("insn.operand", f"{self.mnemonic} has {len(ordered)} operands"
+                           + (f" beside the {named} that are given by name" if named else "") + f", not {len(args)}")
         for name, value in kwargs.items():
             if name not in self.fields or name in values:
                 what = "twice" if name in values else "which it does not have"

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusc.isa.errors import Fault
-from focusc.isa.fields import Addr, R, ext, sext, tile, uimm
+from focusc.isa.fields import Address, Extent, Int, ext, sext, tile, uimm
 from focusc.isa.fields import addr as dram
 from focusc.isa.insns.base import Insn
 
@@ -32,11 +32,11 @@ class Sic(Insn, opcode=0x70, engine="sic", mnemonic="sic"):
     see `ld.conc`; what a block holds beyond the count, `rows` map entries and U vectors is undefined.
     """
 
-    a: int = tile("source", access="r")
-    addr: Addr = dram("first slot's block, 64-byte aligned")
-    cap: int | R = ext("rows that a block has room for")
-    row0: int | R = ext("sequence row of the tile's first row")
-    site: int = uimm(24, "index in the metadata's site table", default=0)
+    a: Int = tile("source", access="r")
+    addr: Address = dram("first slot's block, 64-byte aligned")
+    cap: Extent = ext("rows that a block has room for")
+    row0: Extent = ext("sequence row of the tile's first row")
+    site: Int = uimm(24, "index in the metadata's site table", default=0)
 
     @staticmethod
     def execute(s: State, a: int, addr: int, cap: int, row0: int, site: int) -> None:
@@ -53,7 +53,7 @@ def _tf32(x: NDArray[np.float32]) -> NDArray[np.float32]:
 class SecInit(Insn, opcode=0x78, engine="sec", mnemonic="sec.init"):
     """Start an importance vector of n zeros."""
 
-    n: int | R = ext("visual rows present")
+    n: Extent = ext("visual rows present")
 
     @staticmethod
     def execute(s: State, n: int) -> None:
@@ -69,8 +69,8 @@ class SecFold(Insn, opcode=0x79, engine="sec", mnemonic="sec.fold"):
     f16 operands resolve are ties, which `sec.topk` gives to the lower index, however a row's products were summed.
     """
 
-    a: int = tile("softmaxed attention weights of query rows", access="r")
-    col0: int | R = sext("visual column of the tile's first column; may be negative")
+    a: Int = tile("softmaxed attention weights of query rows", access="r")
+    col0: Extent = sext("visual column of the tile's first column; may be negative")
 
     @staticmethod
     def execute(s: State, a: int, col0: int) -> None:
@@ -90,10 +90,10 @@ class SecTopk(Insn, opcode=0x7A, engine="sec", mnemonic="sec.topk"):
     the visual ones), and `pos`, the k kept original positions, read through `cfg.pos`.
     """
 
-    k: int | R = ext("how many")
-    rows: Addr = dram("row list, visual_start + k + (total - visual_start - n) entries")
-    pos: Addr = dram("position list, k entries")
-    total: int | R = ext("rows of the current sequence")
+    k: Extent = ext("how many")
+    rows: Address = dram("row list, visual_start + k + (total - visual_start - n) entries")
+    pos: Address = dram("position list, k entries")
+    total: Extent = ext("rows of the current sequence")
 
     @staticmethod
     def execute(s: State, k: int, rows: int, pos: int, total: int) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from focusc.isa.errors import Fault
-from focusc.isa.fields import R, ext, flag, tile
+from focusc.isa.fields import Extent, Int, ext, flag, tile
 from focusc.isa.insns.base import Insn
 
 if TYPE_CHECKING:
@@ -23,9 +23,9 @@ class Mma(Insn, opcode=0x30, engine="mxu", mnemonic="mma"):
     slice's U unique vectors (then scattered through the map into the tile) if they are concentrated.
     """
 
-    t: int = tile("accumulator; its rows and cols are the product's", access="rw")
-    k: int | R = ext("reduction length")
-    acc: int = flag("add to the tile instead of overwriting it")
+    t: Int = tile("accumulator; its rows and cols are the product's", access="rw")
+    k: Extent = ext("reduction length")
+    acc: Int = flag("add to the tile instead of overwriting it", default=0)
 
     @staticmethod
     def execute(s: State, t: int, k: int, acc: int) -> None:

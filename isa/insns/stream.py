@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from focusc.isa.errors import Fault
-from focusc.isa.fields import Addr, R, enum, ext, flag, tile
+from focusc.isa.fields import Address, Choice, Extent, Int, Source, enum, ext, flag, tile
 from focusc.isa.fields import addr as dram
 from focusc.isa.insns.base import Insn
 from focusc.isa.insns.sequencer import DTYPES
@@ -24,11 +24,11 @@ __all__ = ["LdAct", "LdConc", "LdIdx", "LdPatch", "LdWgt", "St", "StIdx"]
 class LdAct(Insn, opcode=0x20, engine="lda", mnemonic="ld.act"):
     """Push a dense block of rows onto the activation stream."""
 
-    addr: Addr = dram("first element")
-    rows: int | R = ext("rows")
-    cols: int | R = ext("elements to a row")
-    stride: int | R = ext("bytes from one row to the next")
-    dtype: str = enum(*DTYPES, default="f16", doc="element type in DRAM")
+    addr: Address = dram("first element")
+    rows: Extent = ext("rows")
+    cols: Extent = ext("elements to a row")
+    stride: Extent = ext("bytes from one row to the next")
+    dtype: Choice = enum(*DTYPES, default="f16", doc="element type in DRAM")
 
     @staticmethod
     def execute(s: State, addr: int, rows: int, cols: int, stride: int, dtype: int) -> None:
@@ -44,11 +44,11 @@ class LdConc(Insn, opcode=0x21, engine="lda", mnemonic="ld.conc"):
     counts those. Moves 4 + 2*rows + 64*U bytes per slot.
     """
 
-    addr: Addr = dram("first slot's block, 64-byte aligned")
-    rows: int | R = ext("rows")
-    slots: int | R = ext("slots of 32 columns")
-    cap: int | R = ext("rows that a block has room for")
-    row0: int | R = ext("first row within the tile", default=0)
+    addr: Address = dram("first slot's block, 64-byte aligned")
+    rows: Extent = ext("rows")
+    slots: Extent = ext("slots of 32 columns")
+    cap: Extent = ext("rows that a block has room for")
+    row0: Extent = ext("first row within the tile", default=0)
 
     @staticmethod
     def execute(s: State, addr: int, rows: int, slots: int, cap: int, row0: int) -> None:
@@ -58,13 +58,13 @@ class LdConc(Insn, opcode=0x21, engine="lda", mnemonic="ld.conc"):
 class LdIdx(Insn, opcode=0x22, engine="lda", mnemonic="ld.idx"):
     """Push rows chosen by an i32 list onto the activation stream: row i is row list[i] of the table."""
 
-    addr: Addr = dram("table's row 0")
-    list: Addr = dram("i32 list, 4-byte aligned")
-    rows: int | R = ext("rows to load, entries to read from the list")
-    cols: int | R = ext("elements to a row")
-    stride: int | R = ext("bytes from one row of the table to the next")
-    limit: int | R = ext("rows of the table; an index outside 0..limit-1 is a fault")
-    dtype: str = enum(*DTYPES, default="f16", doc="element type in DRAM")
+    addr: Address = dram("table's row 0")
+    list: Address = dram("i32 list, 4-byte aligned")
+    rows: Extent = ext("rows to load, entries to read from the list")
+    cols: Extent = ext("elements to a row")
+    stride: Extent = ext("bytes from one row of the table to the next")
+    limit: Extent = ext("rows of the table; an index outside 0..limit-1 is a fault")
+    dtype: Choice = enum(*DTYPES, default="f16", doc="element type in DRAM")
 
     @staticmethod
     def execute(s: State, addr: int, list: int, rows: int, cols: int, stride: int, limit: int, dtype: int) -> None:
@@ -78,10 +78,10 @@ class LdPatch(Insn, opcode=0x23, engine="lda", mnemonic="ld.patch"):
     element at (od*SD - PD + kd, ...), zero outside the input.
     """
 
-    addr: Addr = dram("input element 0")
-    row0: int | R = ext("first output position")
-    rows: int | R = ext("output positions")
-    k: int | R = ext("columns, C*KD*KH*KW")
+    addr: Address = dram("input element 0")
+    row0: Extent = ext("first output position")
+    rows: Extent = ext("output positions")
+    k: Extent = ext("columns, C*KD*KH*KW")
 
     @staticmethod
     def execute(s: State, addr: int, row0: int, rows: int, k: int) -> None:
@@ -107,12 +107,12 @@ class LdPatch(Insn, opcode=0x23, engine="lda", mnemonic="ld.patch"):
 class LdWgt(Insn, opcode=0x28, engine="ldw", mnemonic="ld.wgt"):
     """Push a panel [k x n] onto the weight stream; with `trans` it is stored as [n x k] (K of Q @ K^T)."""
 
-    addr: Addr = dram("first element")
-    k: int | R = ext("rows of the panel (reduction)")
-    n: int | R = ext("columns of the panel")
-    stride: int | R = ext("bytes from one stored row to the next")
-    trans: int = flag("stored transposed")
-    dtype: str = enum(*DTYPES, default="f16", doc="element type in DRAM")
+    addr: Address = dram("first element")
+    k: Extent = ext("rows of the panel (reduction)")
+    n: Extent = ext("columns of the panel")
+    stride: Extent = ext("bytes from one stored row to the next")
+    trans: Int = flag("stored transposed", default=0)
+    dtype: Choice = enum(*DTYPES, default="f16", doc="element type in DRAM")
 
     @staticmethod
     def execute(s: State, addr: int, k: int, n: int, stride: int, trans: int, dtype: int) -> None:
@@ -127,10 +127,10 @@ class LdWgt(Insn, opcode=0x28, engine="ldw", mnemonic="ld.wgt"):
 class St(Insn, opcode=0x80, engine="st", mnemonic="st"):
     """Store a tile (or the stream head) to DRAM, rounded to the element type (nearest even; i8 saturates)."""
 
-    a: int = tile("source", access="rs")
-    addr: Addr = dram("first element")
-    stride: int | R = ext("bytes from one row to the next")
-    dtype: str = enum(*DTYPES, default="f16", doc="element type in DRAM")
+    a: Source = tile("source", access="rs")
+    addr: Address = dram("first element")
+    stride: Extent = ext("bytes from one row to the next")
+    dtype: Choice = enum(*DTYPES, default="f16", doc="element type in DRAM")
 
     @staticmethod
     def execute(s: State, a: int, addr: int, stride: int, dtype: int) -> None:
@@ -140,12 +140,12 @@ class St(Insn, opcode=0x80, engine="st", mnemonic="st"):
 class StIdx(Insn, opcode=0x81, engine="st", mnemonic="st.idx"):
     """Store rows of a tile (or the stream head) to rows chosen by an i32 list: row i goes to row list[i]."""
 
-    a: int = tile("source", access="rs")
-    addr: Addr = dram("destination's row 0")
-    list: Addr = dram("i32 list, 4-byte aligned")
-    stride: int | R = ext("bytes from one row of the destination to the next")
-    limit: int | R = ext("rows of the destination; an index outside 0..limit-1 is a fault")
-    dtype: str = enum(*DTYPES, default="f16", doc="element type in DRAM")
+    a: Source = tile("source", access="rs")
+    addr: Address = dram("destination's row 0")
+    list: Address = dram("i32 list, 4-byte aligned")
+    stride: Extent = ext("bytes from one row of the destination to the next")
+    limit: Extent = ext("rows of the destination; an index outside 0..limit-1 is a fault")
+    dtype: Choice = enum(*DTYPES, default="f16", doc="element type in DRAM")
 
     @staticmethod
     def execute(s: State, a: int, addr: int, list: int, stride: int, limit: int, dtype: int) -> None:

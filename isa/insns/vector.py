@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusc.isa.errors import Fault
-from focusc.isa.fields import R, ext, f32, f32_value, flag, sext, tile, uimm
+from focusc.isa.fields import Extent, Float, Int, Source, ext, f32, f32_value, flag, sext, tile, uimm
 from focusc.isa.insns.base import Insn
 
 if TYPE_CHECKING:
@@ -177,9 +177,9 @@ def _rsqrt(x: F32, out: F32) -> None:
 class VAdd(Insn, opcode=0x40, engine="vec", mnemonic="v.add"):
     """d = a + b."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
-    b: int = tile("source, broadcast", access="rs")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
+    b: Source = tile("source, broadcast", access="rs")
 
     @staticmethod
     def execute(s: State, d: int, a: int, b: int) -> None:
@@ -189,9 +189,9 @@ class VAdd(Insn, opcode=0x40, engine="vec", mnemonic="v.add"):
 class VSub(Insn, opcode=0x41, engine="vec", mnemonic="v.sub"):
     """d = a - b."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
-    b: int = tile("source, broadcast", access="rs")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
+    b: Source = tile("source, broadcast", access="rs")
 
     @staticmethod
     def execute(s: State, d: int, a: int, b: int) -> None:
@@ -201,9 +201,9 @@ class VSub(Insn, opcode=0x41, engine="vec", mnemonic="v.sub"):
 class VMul(Insn, opcode=0x42, engine="vec", mnemonic="v.mul"):
     """d = a * b."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
-    b: int = tile("source, broadcast", access="rs")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
+    b: Source = tile("source, broadcast", access="rs")
 
     @staticmethod
     def execute(s: State, d: int, a: int, b: int) -> None:
@@ -213,9 +213,9 @@ class VMul(Insn, opcode=0x42, engine="vec", mnemonic="v.mul"):
 class VMax(Insn, opcode=0x43, engine="vec", mnemonic="v.max"):
     """d = max(a, b)."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
-    b: int = tile("source, broadcast", access="rs")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
+    b: Source = tile("source, broadcast", access="rs")
 
     @staticmethod
     def execute(s: State, d: int, a: int, b: int) -> None:
@@ -225,9 +225,9 @@ class VMax(Insn, opcode=0x43, engine="vec", mnemonic="v.max"):
 class VDiv(Insn, opcode=0x44, engine="vec", mnemonic="v.div"):
     """d = a / b."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
-    b: int = tile("source, broadcast", access="rs")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
+    b: Source = tile("source, broadcast", access="rs")
 
     @staticmethod
     def execute(s: State, d: int, a: int, b: int) -> None:
@@ -237,9 +237,9 @@ class VDiv(Insn, opcode=0x44, engine="vec", mnemonic="v.div"):
 class VExps(Insn, opcode=0x45, engine="vec", mnemonic="v.exps"):
     """d = exp(a - b), the numerator of a softmax."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
-    b: int = tile("source, broadcast", access="rs")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
+    b: Source = tile("source, broadcast", access="rs")
 
     @staticmethod
     def execute(s: State, d: int, a: int, b: int) -> None:
@@ -250,9 +250,9 @@ class VExps(Insn, opcode=0x45, engine="vec", mnemonic="v.exps"):
 class VSel(Insn, opcode=0x46, engine="vec", mnemonic="v.sel"):
     """d = a where b > 0, else -3.4028235e38: scores hidden by a mask that is data."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
-    b: int = tile("source, broadcast: what is kept", access="rs")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
+    b: Source = tile("source, broadcast: what is kept", access="rs")
 
     @staticmethod
     def execute(s: State, d: int, a: int, b: int) -> None:
@@ -262,9 +262,9 @@ class VSel(Insn, opcode=0x46, engine="vec", mnemonic="v.sel"):
 class VMin(Insn, opcode=0x47, engine="vec", mnemonic="v.min"):
     """d = min(a, b)."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
-    b: int = tile("source, broadcast", access="rs")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
+    b: Source = tile("source, broadcast", access="rs")
 
     @staticmethod
     def execute(s: State, d: int, a: int, b: int) -> None:
@@ -274,9 +274,9 @@ class VMin(Insn, opcode=0x47, engine="vec", mnemonic="v.min"):
 class VAddi(Insn, opcode=0x48, engine="vec", mnemonic="v.addi"):
     """d = a + imm."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
-    imm: float = f32("scalar")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
+    imm: Float = f32("scalar")
 
     @staticmethod
     def execute(s: State, d: int, a: int, imm: int) -> None:
@@ -287,9 +287,9 @@ class VAddi(Insn, opcode=0x48, engine="vec", mnemonic="v.addi"):
 class VMuli(Insn, opcode=0x49, engine="vec", mnemonic="v.muli"):
     """d = a * imm."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
-    imm: float = f32("scalar")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
+    imm: Float = f32("scalar")
 
     @staticmethod
     def execute(s: State, d: int, a: int, imm: int) -> None:
@@ -300,9 +300,9 @@ class VMuli(Insn, opcode=0x49, engine="vec", mnemonic="v.muli"):
 class VMaxi(Insn, opcode=0x4A, engine="vec", mnemonic="v.maxi"):
     """d = max(a, imm)."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
-    imm: float = f32("scalar")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
+    imm: Float = f32("scalar")
 
     @staticmethod
     def execute(s: State, d: int, a: int, imm: int) -> None:
@@ -313,9 +313,9 @@ class VMaxi(Insn, opcode=0x4A, engine="vec", mnemonic="v.maxi"):
 class VMini(Insn, opcode=0x4B, engine="vec", mnemonic="v.mini"):
     """d = min(a, imm)."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
-    imm: float = f32("scalar")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
+    imm: Float = f32("scalar")
 
     @staticmethod
     def execute(s: State, d: int, a: int, imm: int) -> None:
@@ -326,8 +326,8 @@ class VMini(Insn, opcode=0x4B, engine="vec", mnemonic="v.mini"):
 class VExp(Insn, opcode=0x50, engine="vec", mnemonic="v.exp"):
     """d = exp(a)."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
 
     @staticmethod
     def execute(s: State, d: int, a: int) -> None:
@@ -337,8 +337,8 @@ class VExp(Insn, opcode=0x50, engine="vec", mnemonic="v.exp"):
 class VRecip(Insn, opcode=0x51, engine="vec", mnemonic="v.recip"):
     """d = 1 / a."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
 
     @staticmethod
     def execute(s: State, d: int, a: int) -> None:
@@ -348,8 +348,8 @@ class VRecip(Insn, opcode=0x51, engine="vec", mnemonic="v.recip"):
 class VRsqrt(Insn, opcode=0x52, engine="vec", mnemonic="v.rsqrt"):
     """d = 1 / sqrt(a)."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
 
     @staticmethod
     def execute(s: State, d: int, a: int) -> None:
@@ -359,8 +359,8 @@ class VRsqrt(Insn, opcode=0x52, engine="vec", mnemonic="v.rsqrt"):
 class VSilu(Insn, opcode=0x53, engine="vec", mnemonic="v.silu"):
     """d = a * sigmoid(a)."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
 
     @staticmethod
     def execute(s: State, d: int, a: int) -> None:
@@ -370,8 +370,8 @@ class VSilu(Insn, opcode=0x53, engine="vec", mnemonic="v.silu"):
 class VGelu(Insn, opcode=0x54, engine="vec", mnemonic="v.gelu"):
     """d = 0.5 a (1 + tanh(sqrt(2/pi) (a + 0.044715 a^3))), the tanh form of GELU."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
 
     @staticmethod
     def execute(s: State, d: int, a: int) -> None:
@@ -381,8 +381,8 @@ class VGelu(Insn, opcode=0x54, engine="vec", mnemonic="v.gelu"):
 class VGelue(Insn, opcode=0x55, engine="vec", mnemonic="v.gelue"):
     """d = 0.5 a (1 + erf(a / sqrt 2)), the exact GELU."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
 
     @staticmethod
     def execute(s: State, d: int, a: int) -> None:
@@ -392,8 +392,8 @@ class VGelue(Insn, opcode=0x55, engine="vec", mnemonic="v.gelue"):
 class VGeluQuick(Insn, opcode=0x56, engine="vec", mnemonic="v.gelu_quick"):
     """d = a * sigmoid(1.702 a)."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
 
     @staticmethod
     def execute(s: State, d: int, a: int) -> None:
@@ -403,8 +403,8 @@ class VGeluQuick(Insn, opcode=0x56, engine="vec", mnemonic="v.gelu_quick"):
 class VTanh(Insn, opcode=0x57, engine="vec", mnemonic="v.tanh"):
     """d = tanh(a)."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
 
     @staticmethod
     def execute(s: State, d: int, a: int) -> None:
@@ -414,8 +414,8 @@ class VTanh(Insn, opcode=0x57, engine="vec", mnemonic="v.tanh"):
 class VSigmoid(Insn, opcode=0x58, engine="vec", mnemonic="v.sigmoid"):
     """d = 1 / (1 + exp(-a))."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
 
     @staticmethod
     def execute(s: State, d: int, a: int) -> None:
@@ -425,8 +425,8 @@ class VSigmoid(Insn, opcode=0x58, engine="vec", mnemonic="v.sigmoid"):
 class VNeg(Insn, opcode=0x59, engine="vec", mnemonic="v.neg"):
     """d = -a."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
 
     @staticmethod
     def execute(s: State, d: int, a: int) -> None:
@@ -436,8 +436,8 @@ class VNeg(Insn, opcode=0x59, engine="vec", mnemonic="v.neg"):
 class VCopy(Insn, opcode=0x5A, engine="vec", mnemonic="v.copy"):
     """d = a, broadcast like a second source (rows 1 or equal, columns divide)."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source, broadcast", access="rs")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source, broadcast", access="rs")
 
     @staticmethod
     def execute(s: State, d: int, a: int) -> None:
@@ -455,8 +455,8 @@ class VCopy(Insn, opcode=0x5A, engine="vec", mnemonic="v.copy"):
 class VFill(Insn, opcode=0x5B, engine="vec", mnemonic="v.fill"):
     """d = imm everywhere."""
 
-    d: int = tile("destination", access="w")
-    imm: float = f32("value; an infinity is allowed")
+    d: Int = tile("destination", access="w")
+    imm: Float = f32("value; an infinity is allowed")
 
     @staticmethod
     def execute(s: State, d: int, imm: int) -> None:
@@ -466,8 +466,8 @@ class VFill(Insn, opcode=0x5B, engine="vec", mnemonic="v.fill"):
 class VSqrt(Insn, opcode=0x5C, engine="vec", mnemonic="v.sqrt"):
     """d = sqrt(a)."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
 
     @staticmethod
     def execute(s: State, d: int, a: int) -> None:
@@ -477,8 +477,8 @@ class VSqrt(Insn, opcode=0x5C, engine="vec", mnemonic="v.sqrt"):
 class VLog(Insn, opcode=0x5D, engine="vec", mnemonic="v.log"):
     """d = ln(a)."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
 
     @staticmethod
     def execute(s: State, d: int, a: int) -> None:
@@ -488,8 +488,8 @@ class VLog(Insn, opcode=0x5D, engine="vec", mnemonic="v.log"):
 class VErf(Insn, opcode=0x5E, engine="vec", mnemonic="v.erf"):
     """d = erf(a), the error function."""
 
-    d: int = tile("destination", access="w")
-    a: int = tile("source", access="rs")
+    d: Int = tile("destination", access="w")
+    a: Source = tile("source", access="rs")
 
     @staticmethod
     def execute(s: State, d: int, a: int) -> None:
@@ -499,9 +499,9 @@ class VErf(Insn, opcode=0x5E, engine="vec", mnemonic="v.erf"):
 class VRsum(Insn, opcode=0x60, engine="vec", mnemonic="v.rsum"):
     """d[i, 0] = sum over j of a[i, j]; with `acc` added to what d holds."""
 
-    d: int = tile("destination, one column", access="rw")
-    a: int = tile("source", access="rs")
-    acc: int = flag("accumulate")
+    d: Int = tile("destination, one column", access="rw")
+    a: Source = tile("source", access="rs")
+    acc: Int = flag("accumulate", default=0)
 
     @staticmethod
     def execute(s: State, d: int, a: int, acc: int) -> None:
@@ -511,9 +511,9 @@ class VRsum(Insn, opcode=0x60, engine="vec", mnemonic="v.rsum"):
 class VRmax(Insn, opcode=0x61, engine="vec", mnemonic="v.rmax"):
     """d[i, 0] = max over j of a[i, j]; with `acc` also with what d holds."""
 
-    d: int = tile("destination, one column", access="rw")
-    a: int = tile("source", access="rs")
-    acc: int = flag("accumulate")
+    d: Int = tile("destination, one column", access="rw")
+    a: Source = tile("source", access="rs")
+    acc: Int = flag("accumulate", default=0)
 
     @staticmethod
     def execute(s: State, d: int, a: int, acc: int) -> None:
@@ -523,9 +523,9 @@ class VRmax(Insn, opcode=0x61, engine="vec", mnemonic="v.rmax"):
 class VRsumsq(Insn, opcode=0x62, engine="vec", mnemonic="v.rsumsq"):
     """d[i, 0] = sum over j of a[i, j]^2; with `acc` added to what d holds."""
 
-    d: int = tile("destination, one column", access="rw")
-    a: int = tile("source", access="rs")
-    acc: int = flag("accumulate")
+    d: Int = tile("destination, one column", access="rw")
+    a: Source = tile("source", access="rs")
+    acc: Int = flag("accumulate", default=0)
 
     @staticmethod
     def execute(s: State, d: int, a: int, acc: int) -> None:
@@ -537,11 +537,11 @@ class VMask(Insn, opcode=0x63, engine="vec", mnemonic="v.mask"):
     `window` where col0 + j <= row0 + i - window. With `inf` they become -infinity, below any score that is a number.
     """
 
-    d: int = tile("scores", access="rw")
-    row0: int | R = sext("query row (plus keys before the first query) of the tile's first row")
-    col0: int | R = sext("key column of the tile's first column")
-    inf: int = flag("hidden scores become -infinity, which is then no fault")
-    window: int | R = ext("keys that a row sees, its own the last; 0: all before it", default=0)
+    d: Int = tile("scores", access="rw")
+    row0: Extent = sext("query row (plus keys before the first query) of the tile's first row")
+    col0: Extent = sext("key column of the tile's first column")
+    inf: Int = flag("hidden scores become -infinity, which is then no fault", default=0)
+    window: Extent = ext("keys that a row sees, its own the last; 0: all before it", default=0)
 
     @staticmethod
     def execute(s: State, d: int, row0: int, col0: int, inf: int, window: int) -> None:
@@ -554,9 +554,9 @@ class VMask(Insn, opcode=0x63, engine="vec", mnemonic="v.mask"):
 class VBlend(Insn, opcode=0x67, engine="vec", mnemonic="v.blend"):
     """Select in place: d[i, j] = b[i, j] where the mask a[i, j] is 0; elsewhere d stays."""
 
-    d: int = tile("values", access="rw")
-    a: int = tile("mask, broadcast", access="rs")
-    b: int = tile("source, broadcast", access="rs")
+    d: Int = tile("values", access="rw")
+    a: Source = tile("mask, broadcast", access="rs")
+    b: Source = tile("source, broadcast", access="rs")
 
     @staticmethod
     def execute(s: State, d: int, a: int, b: int) -> None:
@@ -581,10 +581,10 @@ class VRot(Insn, opcode=0x64, engine="vec", mnemonic="v.rot"):
     With `interleaved` the pairs are neighbours: d[2i] = -a[2i+1], d[2i+1] = a[2i].
     """
 
-    d: int = tile("destination; may be the source", access="w")
-    a: int = tile("source", access="rs")
-    width: int = uimm(16, "columns to a group (head), even; divides the columns")
-    interleaved: int = flag("pairs are neighbours")
+    d: Int = tile("destination; may be the source", access="w")
+    a: Source = tile("source", access="rs")
+    width: Int = uimm(16, "columns to a group (head), even; divides the columns")
+    interleaved: Int = flag("pairs are neighbours", default=0)
 
     @staticmethod
     def execute(s: State, d: int, a: int, width: int, interleaved: int) -> None:
@@ -605,7 +605,7 @@ class VRot(Insn, opcode=0x64, engine="vec", mnemonic="v.rot"):
 class VLd(Insn, opcode=0x65, engine="vec", mnemonic="v.ld"):
     """Take the head of the activation stream into tile d."""
 
-    d: int = tile("destination", access="w")
+    d: Int = tile("destination", access="w")
 
     @staticmethod
     def execute(s: State, d: int) -> None:
@@ -618,7 +618,7 @@ class VLd(Insn, opcode=0x65, engine="vec", mnemonic="v.ld"):
 class Fwd(Insn, opcode=0x66, engine="vec", mnemonic="fwd"):
     """Round tile a to f16 and push it onto the activation stream (P of P @ V)."""
 
-    a: int = tile("source", access="r")
+    a: Int = tile("source", access="r")
 
     @staticmethod
     def execute(s: State, a: int) -> None:

@@ -177,7 +177,7 @@ ALWAYS: list[tuple[str, list[Insn], str]] = [
      "(at most 65536)"),
     ("no_configuration", [*LOAD, Sic(1, B, 4, 0)],
      "pc 3: sic t1, [0x80], cap=4, row0=0: error[run.config]: cfg.sic has not been executed"),
-    ("vector_width", [CfgSic(1, 1, 1, 16, 0.5)],
+    ("vector_width", [CfgSic(1, 1, 1, 16, threshold=0.5)],
      "pc 0: cfg.sic bf=1, bh=1, bw=1, vector=16, 0.5: error[run.config]: window 1 x 1 x 1 of vectors of 16: expected at least "
      "1 x 1 x 1, of 32"),
     ("zero_stride", [CfgLayout(1, 1, 1, 1, 0, 1)],

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from focusc.isa import INSNS, Insn, IsaError, Program, R, assemble, decode, encode
 from focusc.isa.fields import f32_bits, f32_text
-from focusc.isa.insns import Add, Halt, LdAct, Li, Mma, VAddi, decode_word
+from focusc.isa.insns import Add, CfgSic, Halt, LdAct, Li, Mma, VAddi, decode_word
 from focusc.isa.predecode import predecode
 from focusc.isa.reference import reference
 from tests.isa.strategies import CLASSES, insns
@@ -114,6 +114,9 @@ def test_float_text_is_shortest_and_exact(value: float) -> None:
     (lambda: Mma(t=1, k=1, j=2), "error[insn.operand]: mma: operand j given, which it does not have\n"
                                  "  hint: operands: t, k, acc"),
     (lambda: Mma(1, 2, t=1), "error[insn.operand]: mma: operand t given, twice\n  hint: operands: t, k, acc"),
+    (lambda: Mma(1, 2, 0, 3), "error[insn.operand]: mma has 3 operands, not 4"),
+    (lambda: CfgSic(2, 2, 2, 32, 0.9), "error[insn.operand]: cfg.sic has 4 operands beside the 3 that are given by name, "
+                                       "not 5"),
     (lambda: Mma(t=1, k=1 << 24), "error[insn.operand]: mma: operand k is 16777216, expected an integer or R(n) in "
                                   "0..16777215"),
     (lambda: Mma(t=1, k=1.5), "error[insn.operand]: mma: operand k is 1.5, expected an integer or R(n)"),
