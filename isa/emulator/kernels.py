@@ -10,8 +10,10 @@ from typing import Any
 import numba as nb
 import numpy as np
 
-__all__ = ["candidates", "from_bf16", "from_f16", "gather", "hide", "patches", "round_rows", "row_max", "row_sum",
-           "sic_merge", "to_f16_bits", "touch"]
+from focusc.isa.emulator.exponential import exp_rows, exps_rows, gated_rows, sigmoid_rows
+
+__all__ = ["candidates", "exp_rows", "exps_rows", "from_bf16", "from_f16", "gated_rows", "gather", "hide", "patches",
+           "round_rows", "row_max", "row_sum", "sic_merge", "sigmoid_rows", "to_f16_bits", "touch"]
 
 _U = np.uint32
 

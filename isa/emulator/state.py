@@ -167,6 +167,21 @@ class State:
         data = np.ascontiguousarray(data)
         return data.reshape(-1), 0, data.shape[1], data.shape[0], data.shape[1]
 
+    def beside(self, t: int, d: int) -> Flat:
+        """Source t as a flat array that may be read while tile d is written element by element.
+
+        It is tile d itself, or nothing of it is in tile d: a copy where the two overlap in another way.
+        """
+        found = self.flat(t)
+        if t < 0 or t == d:
+            return found
+        off, rows, cols, pitch = self.tiles[t]
+        at, high, wide, step = self.tiles[d]
+        if self.tiles[t] == self.tiles[d] or off + 4 * ((rows - 1) * pitch + cols) <= at or (
+                at + 4 * ((high - 1) * step + wide) <= off):
+            return found
+        return self.view(t).reshape(-1).copy(), 0, cols, rows, cols
+
     def temporary(self, rows: int, cols: int) -> F32:
         """Scratch space [rows, cols] that lives until the next call."""
         if self.scratch.size < rows * cols:

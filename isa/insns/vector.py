@@ -32,9 +32,10 @@ MASKED = -3.4028235e38
 """What a masked score becomes: the most negative float32, as in common attention implementations."""
 
 
-def _same(d: F32, a: F32) -> None:
-    if d.shape != a.shape:
-        raise Fault("run.shape", f"a source of {a.shape[0]}x{a.shape[1]} "
+def _same(d: F32, rows_cols: tuple[int, ...]) -> None:
+    """Fault unless a source of that shape is the destination's."""
+    if d.shape != rows_cols:
+        raise Fault("run.shape", f"a source of {rows_cols[0]}x{rows_cols[1]} "
                     f"for a destination of {d.shape[0]}x{d.shape[1]}")
 
 
@@ -42,25 +43,38 @@ def _unary(s: State, d: int, a: int, function: Callable[[F32, F32], object]) -> 
     """`function(source, destination)` on equal shapes; source and destination may be the same tile."""
     x = s.source(a)
     out = s.dest(d)
-    _same(out, x)
+    _same(out, x.shape)
     function(x, out)
 
 
-def _binary(s: State, d: int, a: int, b: int, function: Any) -> F32:
-    """d = function(a, b) with b broadcast; returns d."""
-    x, y = s.source(a), s.source(b)
-    out = s.dest(d)
-    _same(out, x)
-    rows, cols = out.shape
-    high, wide = y.shape
+def _rows(s: State, d: int, a: int, kernel: Callable[..., None], *numbers: Any) -> None:
+    """`kernel(source, destination, rows, cols, *numbers)` on equal shapes, for a compiled row kernel."""
+    x = s.beside(a, d)
+    _same(s.dest(d), x[3:])
+    kernel(*x[:3], *s.place(d), *numbers)
+
+
+def _repeats(source: tuple[int, ...], out: tuple[int, ...]) -> None:
+    """Fault unless a second source of one shape repeats over a destination of the other."""
+    high, wide = source
+    rows, cols = out
     if high not in (1, rows) or cols % wide:
         raise Fault("run.shape", f"a second source of {high}x{wide} does not repeat over {rows}x{cols}",
                     hint="it needs 1 row or as many, and a number of columns that divides")
+
+
+def _binary(s: State, d: int, a: int, b: int, function: Any) -> None:
+    """d = function(a, b) with b broadcast."""
+    x, y = s.source(a), s.source(b)
+    out = s.dest(d)
+    _same(out, x.shape)
+    rows, cols = out.shape
+    wide = y.shape[1]
+    _repeats(y.shape, out.shape)
     if wide in (1, cols):
         function(x, y, out=out)
     else:
         function(x.reshape(rows, -1, wide), y[:, None, :], out=out.reshape(rows, -1, wide))
-    return out
 
 
 def _select(x: F32, keep: F32, out: F32) -> None:
@@ -105,21 +119,6 @@ def _row_max(k: Any, x: Flat) -> F32:
 def _row_sum_of_squares(_: Any, x: Flat) -> F32:
     found = _matrix(x)
     return np.einsum("ij,ij->i", found, found)
-
-
-def _sigmoid(x: F32, out: F32, scale: float = -1.0) -> None:
-    e = np.multiply(x, scale)
-    np.exp(e, out=e)
-    np.add(e, 1.0, out=e)
-    np.reciprocal(e, out=out)
-
-
-def _gated(x: F32, out: F32, scale: float) -> None:
-    """x * sigmoid(-scale x); x / inf is the right zero where exp overflows."""
-    e = np.multiply(x, scale)
-    np.exp(e, out=e)
-    np.add(e, 1.0, out=e)
-    np.divide(x, e, out=out)
 
 
 def _gelu_tanh(x: F32, out: F32) -> None:
@@ -243,8 +242,11 @@ class VExps(Insn, opcode=0x45, engine="vec", mnemonic="v.exps"):
 
     @staticmethod
     def execute(s: State, d: int, a: int, b: int) -> None:
-        out = _binary(s, d, a, b, np.subtract)
-        np.exp(out, out=out)
+        x, y = s.beside(a, d), s.beside(b, d)
+        _same(s.dest(d), x[3:])
+        flat, offset, pitch, high, wide = y
+        _repeats(y[3:], x[3:])
+        s.k.exps_rows(*x[:3], flat, offset, pitch if high > 1 else 0, wide, *s.place(d))
 
 
 class VSel(Insn, opcode=0x46, engine="vec", mnemonic="v.sel"):
@@ -331,7 +333,7 @@ class VExp(Insn, opcode=0x50, engine="vec", mnemonic="v.exp"):
 
     @staticmethod
     def execute(s: State, d: int, a: int) -> None:
-        _unary(s, d, a, np.exp)
+        _rows(s, d, a, s.k.exp_rows)
 
 
 class VRecip(Insn, opcode=0x51, engine="vec", mnemonic="v.recip"):
@@ -364,7 +366,7 @@ class VSilu(Insn, opcode=0x53, engine="vec", mnemonic="v.silu"):
 
     @staticmethod
     def execute(s: State, d: int, a: int) -> None:
-        _unary(s, d, a, lambda x, out: _gated(x, out, -1.0))
+        _rows(s, d, a, s.k.gated_rows, np.float32(-1))
 
 
 class VGelu(Insn, opcode=0x54, engine="vec", mnemonic="v.gelu"):
@@ -397,7 +399,7 @@ class VGeluQuick(Insn, opcode=0x56, engine="vec", mnemonic="v.gelu_quick"):
 
     @staticmethod
     def execute(s: State, d: int, a: int) -> None:
-        _unary(s, d, a, lambda x, out: _gated(x, out, -1.702))
+        _rows(s, d, a, s.k.gated_rows, np.float32(-1.702))
 
 
 class VTanh(Insn, opcode=0x57, engine="vec", mnemonic="v.tanh"):
@@ -419,7 +421,7 @@ class VSigmoid(Insn, opcode=0x58, engine="vec", mnemonic="v.sigmoid"):
 
     @staticmethod
     def execute(s: State, d: int, a: int) -> None:
-        _unary(s, d, a, _sigmoid)
+        _rows(s, d, a, s.k.sigmoid_rows)
 
 
 class VNeg(Insn, opcode=0x59, engine="vec", mnemonic="v.neg"):
@@ -567,11 +569,8 @@ class VBlend(Insn, opcode=0x67, engine="vec", mnemonic="v.blend"):
 
 def _spread(x: F32, out: F32) -> F32:
     """A second source repeated over the destination's shape."""
-    rows, cols = out.shape
-    high, wide = x.shape
-    if high not in (1, rows) or cols % wide:
-        raise Fault("run.shape", f"a second source of {high}x{wide} does not repeat over {rows}x{cols}",
-                    hint="it needs 1 row or as many, and a number of columns that divides")
+    cols, wide = out.shape[1], x.shape[1]
+    _repeats(x.shape, out.shape)
     return np.broadcast_to(np.tile(x, (1, cols // wide)) if wide not in (1, cols) else x, out.shape)
 
 
@@ -590,7 +589,7 @@ class VRot(Insn, opcode=0x64, engine="vec", mnemonic="v.rot"):
     def execute(s: State, d: int, a: int, width: int, interleaved: int) -> None:
         x = s.source(a)
         out = s.dest(d)
-        _same(out, x)
+        _same(out, x.shape)
         rows, cols = x.shape
         if width < 2 or width % 2 or cols % width:
             raise Fault("run.shape", f"groups of {width} columns do not divide {cols} columns into pairs")
@@ -611,7 +610,7 @@ class VLd(Insn, opcode=0x65, engine="vec", mnemonic="v.ld"):
     def execute(s: State, d: int) -> None:
         x = s.source(-1)
         out = s.dest(d)
-        _same(out, x)
+        _same(out, x.shape)
         np.copyto(out, x)
 
 
