@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 import tomllib
 from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
 
-from focusc.isa.errors import IsaError
+from focusc.backends.toml_text import key_lines
+from focusc.isa.errors import IsaError, suggest
 from focusc.isa.machine import Machine
 
 T = TypeVar("T")
@@ -43,7 +43,7 @@ def read_description(name_or_path: str | Path, targets: tuple[str, ...]) -> tupl
         raise IsaError(
             "hardware.unknown",
             f"no hardware description {name!r}: neither a shipped target nor a file",
-            hint=f"targets: {', '.join(targets)}; or give the path of a .toml file",
+            hint=f"{suggest(name, targets, 'targets:')}; or give the path of a .toml file",
         )
     try:
         if path.stat().st_size > _LARGEST_FILE:
@@ -73,14 +73,7 @@ def parse_description(text: str, where: str, build: Callable[[Mapping[str, Any],
 
 def _with_line(finding: str, text: str) -> str:
     """Append the line of the finding `table.key: ...`: that of the key, or else of the closest table around it."""
-    lines: dict[str, int] = {}
-    table = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        if heading := re.match(r"\s*\[([^\[\]]+)\]", line):
-            table = heading[1].replace('"', "").replace(" ", "") + "."
-            lines.setdefault(table[:-1], number)
-        elif key := re.match(r'\s*"?([\w-]+)"?\s*=', line):
-            lines.setdefault(table + key[1], number)
+    lines = key_lines(text)
     path = finding.split(":", 1)[0]
     if path in lines:
         return f"{finding} (line {lines[path]})"

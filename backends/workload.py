@@ -7,7 +7,6 @@ and to make or check a trace for it. Shipped ones are the files of `backends/wor
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 import tomllib
 from collections.abc import Mapping
@@ -16,9 +15,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from focusc.backends.toml_text import key_lines
 from focusc.ir.concentration.layout import Layout
 from focusc.ir.concentration.schedule import PUBLISHED, Schedule, budget, parse
-from focusc.ir.diagnostics import CompileError, Loc, fail
+from focusc.ir.diagnostics import CompileError, Loc, fail, suggest
 
 __all__ = ["VisionTower", "Workload", "load_workload", "parse_workload", "shipped", "variants"]
 
@@ -221,14 +221,14 @@ def variants(name_or_path: str | Path) -> tuple[str, ...]:
 def parse_workload(text: str, where: str, variant: str = "") -> Workload:
     """A workload from TOML text; `where` names it in errors. Errors as `load_workload`."""
     data = _table(text, where)
-    lines = _lines(text)
+    lines = key_lines(text)
     found: dict[str, dict[str, Any]] = data.pop("variants", {})
     if not isinstance(found, dict) or not all(isinstance(v, dict) for v in found.values()):
         raise fail("workload.type", "variants is not a table of tables", Loc(where, lines.get("variants", 1), 1))
     if variant:
         if variant not in found:
-            known = ", ".join(found) or "none"
-            raise fail("workload.variant", f"there is no variant {variant!r}; there are: {known}", Loc(where))
+            raise fail("workload.variant", f"there is no variant {variant!r}", Loc(where),
+                       hint=suggest(variant, found, "there are"))
         lines.update({key.removeprefix(f"variants.{variant}."): line for key, line in lines.items()
                       if key.startswith(f"variants.{variant}.")})
         data = {**data, **found[variant]}
@@ -251,9 +251,8 @@ def _read(name: str) -> tuple[str, str]:
                 f"{name}.toml")
     path = Path(name)
     if not path.is_file():
-        close = difflib.get_close_matches(name, shipped(), n=1)
         raise fail("workload.unknown", f"no workload {name!r}: neither a shipped one nor a file",
-                   hint=(f"did you mean {close[0]}? " if close else "") + "shipped: " + ", ".join(shipped()))
+                   hint=suggest(name, shipped(), "shipped:"))
     try:
         if path.stat().st_size > _LARGEST_FILE:
             raise fail("workload.toml", f"larger than {_LARGEST_FILE} bytes; expected a few KiB", Loc(name))
@@ -269,28 +268,14 @@ def _table(text: str, where: str) -> dict[str, Any]:
         raise fail("workload.toml", f"not TOML: {error}", Loc(where)) from None
 
 
-def _lines(text: str) -> dict[str, int]:
-    """Line of every `table.key` and `table` of a hand-written TOML file."""
-    lines: dict[str, int] = {}
-    table = ""
-    for number, line in enumerate(text.splitlines(), 1):
-        if heading := re.match(r"\s*\[([^\[\]]+)\]", line):
-            table = heading[1].replace('"', "").replace(" ", "") + "."
-            lines.setdefault(table[:-1], number)
-        elif key := re.match(r'\s*"?([\w-]+)"?\s*=', line):
-            lines.setdefault(table + key[1], number)
-    return lines
-
-
 def _record(cls: Any, data: Mapping[str, Any], prefix: str, at: Any) -> Any:
     """An instance of a dataclass from a table: unknown, missing and ill-typed keys are errors with their line."""
     fields = {f.name: f for f in dataclasses.fields(cls)}
     hints = get_type_hints(cls)
     for key in data:
         if key not in fields:
-            close = difflib.get_close_matches(key, fields, n=1)
             raise fail("workload.key", f"{prefix}{key} is not a key of a workload", at(prefix + key),
-                       hint=f"did you mean {close[0]}?" if close else "there are " + ", ".join(fields))
+                       hint=suggest(key, fields) or suggest(key, fields, "there are"))
     missing = [f.name for f in fields.values() if f.name not in data and f.default is dataclasses.MISSING]
     if missing:
         raise fail("workload.key", f"{', '.join(prefix + key for key in missing)} missing", at(prefix[:-1]))

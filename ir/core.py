@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, ClassVar, cast
 
 from focusc.ir.declare import MISSING, OPS, OpSpec
-from focusc.ir.diagnostics import UNKNOWN, CompileError, Loc, fail
+from focusc.ir.diagnostics import UNKNOWN, CompileError, Loc, fail, suggest
 from focusc.ir.types import Type
 
 
@@ -297,10 +297,5 @@ def op_class(name: str, loc: Loc = UNKNOWN) -> type[Op]:
     """The class of an op name, or a CompileError with near misses."""
     cls = OPS.get(name)
     if cls is None:
-        import difflib
-
-        near = difflib.get_close_matches(name, OPS, 3)
-        raise fail(
-            "op.unknown", f"op {name!r} is unknown", loc, hint=f"did you mean {', '.join(near)}?" if near else ""
-        )
+        raise fail("op.unknown", f"op {name!r} is unknown", loc, hint=suggest(name, OPS))
     return cls

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,17 @@ LIMIT = 20
 def printable(text: str) -> str:
     """A name from a file as it can be shown on one line: control characters, as a terminal obeys them, are escaped."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def suggest(name: str, known: Iterable[str], listed: str = "") -> str:
+    """Hint for a `name` that is not among `known`: what is spelt nearly like it, then all of `known` behind `listed`.
+
+    `listed` "" leaves the list out; the hint is "" if nothing is near then. (`isa` has the same, for it knows no `ir`.)
+    """
+    names = list(known)
+    near = difflib.get_close_matches(name, names, 3)
+    parts = [f"did you mean {', '.join(near)}?"] if near else []
+    return " ".join([*parts, f"{listed} {', '.join(names) or 'none'}"] if listed else parts)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,7 +24,7 @@ import numpy as np
 from lark import Lark, Token, Tree
 from numpy.typing import NDArray
 
-from focusc.isa.errors import AsmError, IsaError
+from focusc.isa.errors import AsmError, IsaError, suggest
 from focusc.isa.fields import STREAM, Addr, AnyField, R
 from focusc.isa.host import HostSegment
 from focusc.isa.insns import BY_MNEMONIC, Insn
@@ -271,11 +271,8 @@ class _Assembler:
         mnemonic = str(node.children[0])
         cls = BY_MNEMONIC.get(mnemonic)
         if cls is None:
-            from difflib import get_close_matches
-
-            close = get_close_matches(mnemonic, list(BY_MNEMONIC), 1)
             self.fail("asm.mnemonic", f"there is no instruction {mnemonic[:40]}", node,
-                      f"did you mean {close[0]}?" if close else "")
+                      suggest(mnemonic, BY_MNEMONIC))
         free = [item for item in cls.fields.values() if item.kind not in ("flag", "enum")]
         free.sort(key=lambda item: not item.positional)  # stable: what is printed by position comes first
         values: dict[str, Any] = {}

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-__all__ = ["AsmError", "Fault", "FormatError", "IsaError", "printable"]
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["AsmError", "Fault", "FormatError", "IsaError", "printable", "suggest"]
 
 
 def printable(text: str) -> str:
     """A name from a file as it can be shown on one line: control characters, as a terminal obeys them, are escaped."""
     return text if text.isprintable() else "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
+def suggest(name: str, known: Iterable[str], listed: str = "") -> str:
+    """Hint for a `name` that is not among `known`: what is spelt nearly like it, then all of `known` behind `listed`.
+
+    `listed` "" leaves the list out; the hint is "" if nothing is near then. (`ir` has the same, for it knows no `isa`.)
+    """
+    names = list(known)
+    near = difflib.get_close_matches(name, names, 3)
+    parts = [f"did you mean {', '.join(near)}?"] if near else []
+    return " ".join([*parts, f"{listed} {', '.join(names) or 'none'}"] if listed else parts)
 
 
 class IsaError(Exception):

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from focusc.isa.errors import IsaError
+from focusc.isa.errors import IsaError, suggest
 
 Positive = Annotated[int, Field(gt=0)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
@@ -217,7 +217,7 @@ class Machine(_Table):
         try:
             return cls.model_validate(dict(data))
         except ValidationError as error:
-            lines = [explain(item) for item in error.errors()]
+            lines = [explain(item, cls) for item in error.errors()]
             raise IsaError(
                 "hardware.description",
                 "\n".join(lines),
@@ -293,15 +293,16 @@ def digest_of(description: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def explain(item: Mapping[str, Any]) -> str:
-    """One line for one pydantic finding: key path, what was found, what is allowed."""
+def explain(item: Mapping[str, Any], description: type[BaseModel]) -> str:
+    """One line for one pydantic finding in a `description`: key path, what was found, what is allowed."""
     path = ".".join(str(part) for part in item["loc"]) or "description"
     kind: str = item["type"]
     context: Mapping[str, Any] = item.get("ctx") or {}
     if kind == "missing":
         return f"{path}: missing; it has no default"
     if kind == "extra_forbidden":
-        return f"{path}: unknown key (value {item['input']!r}); remove it or correct its spelling"
+        *tables, key = item["loc"]
+        return f"{path}: unknown key; {suggest(str(key), _keys(description, tables), 'there are')}"
     if kind == "value_error":
         text = str(context.get("error", item["msg"]))
         return f"{path}: {text}" if item["loc"] else text
@@ -310,3 +311,16 @@ def explain(item: Mapping[str, Any]) -> str:
     if isinstance(item["input"], str) and kind.startswith(("int", "float")):
         expected += " as a plain number (the unit is part of the key)"
     return f"{path}: found {found if len(found) <= 60 else found[:57] + '...'}, expected {expected}"
+
+
+def _keys(description: type[BaseModel], tables: Sequence[object]) -> list[str]:
+    """Keys of the table at the path `tables` of a description."""
+    found: Any = description
+    for name in tables:
+        if fields := getattr(found, "model_fields", None):
+            found = fields[name].annotation
+            if type(None) in get_args(found):  # an optional table
+                found = get_args(found)[0]
+        else:
+            found = get_args(found)[1]  # dict[str, table]
+    return list(found.model_fields)

@@ -149,7 +149,8 @@ class Accelerator(_Table):
         try:
             return cls.model_validate(dict(data)) if machine is None else cls.from_machine(machine, where)
         except ValidationError as error:
-            raise IsaError("hardware.description", "\n".join(explain(item) for item in error.errors()), where=where,
+            lines = [explain(item, cls) for item in error.errors()]
+            raise IsaError("hardware.description", "\n".join(lines), where=where,
                            hint="units are in the key names; compare with the shipped adaptiv.toml or cmc.toml"
                            ) from None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from typing import Final
 
 from focusc.backends.cost.accounting import PUBLISHED, Accounting
 from focusc.backends.cost.decoder import rows_with_text
@@ -34,6 +35,30 @@ def cost(workload: Shape, trace: Trace, hardware: Accelerator, *, accounting: Ac
     return settle(ledger, workload, hardware, accounting, options)
 
 
+_NOTHING, _TOKENS, _CODEC, _SITES = (
+    "None", "a share of merged tokens (TokenSparsity)", "shares of copied rows (CodecSparsity)",
+    "the vectors counted by layer and site (Trace)",
+)
+_KINDS: Final = {
+    "systolic": (_NOTHING, "a dense array skips nothing: pass trace=None"),
+    "adaptiv": (_TOKENS, "pass TokenSparsity(tokens), for example TokenSparsity(0.5)"),
+    "cmc": (_CODEC, "pass CodecSparsity(linear, query, score), each a share of the rows"),
+    "focus": (_SITES, "make one with `focusc trace synth` or `focusc run --record-trace`, and load it with "
+              "focusc.backends.trace_file.load(file).trace"),
+}
+"""By model: the trace that it takes, in words, and how to get one."""
+
+
+def _kind(trace: object) -> str:
+    """What `trace` is, in words."""
+    if trace is None:
+        return _NOTHING
+    if isinstance(trace, TokenSparsity | CodecSparsity):
+        return _TOKENS if isinstance(trace, TokenSparsity) else _CODEC
+    counted = all(hasattr(trace, name) for name in ("tokens", "retained", "zero", "similar"))
+    return _SITES if counted else f"of type {type(trace).__name__}"
+
+
 def _check(shape: Shape, trace: Trace, hardware: Accelerator) -> None:
     """The trace must be of the kind that the accelerator takes and fit the workload."""
     if shape.heads % shape.kv_heads:
@@ -42,15 +67,11 @@ def _check(shape: Shape, trace: Trace, hardware: Accelerator) -> None:
     if shape.visual_tokens < 1 and hardware.model != "systolic":
         raise IsaError("cost.workload", "there are no visual tokens to merge or prune", where=shape.name,
                        hint="charge it to systolic")
-    kinds = {"systolic": type(None), "adaptiv": TokenSparsity, "cmc": CodecSparsity}
-    if hardware.model in kinds:
-        if not isinstance(trace, kinds[hardware.model]):
-            expected = "no trace" if hardware.model == "systolic" else f"a {kinds[hardware.model].__name__}"
-            raise IsaError("cost.trace", f"found a {type(trace).__name__}, expected {expected}", where=hardware.name)
+    found, (expected, hint) = _kind(trace), _KINDS[hardware.model]
+    if found != expected:
+        raise IsaError("cost.trace", f"the trace is {found}, expected {expected}", where=hardware.name, hint=hint)
+    if hardware.model != "focus":
         return
-    missing = [name for name in ("tokens", "retained", "zero", "similar") if not hasattr(trace, name)]
-    if missing:
-        raise IsaError("cost.trace", f"found a {type(trace).__name__}, expected counts per site", where=hardware.name)
     q, widths = shape.heads * shape.head_size, {"q_proj": shape.width, "gate_proj": shape.width, "down_proj": shape.ffn}
     for name in SITES:
         found = site_counts(trace, name)  # type: ignore[arg-type]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +10,10 @@ from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from focusc.backends.toml_text import key_lines
 from focusc.driver.errors import InputError
 from focusc.driver.files import existing
+from focusc.isa.errors import suggest
 
 METHODS = ("none", "sec", "sic", "focus")
 HOSTS = ("auto", "none")
@@ -182,8 +183,8 @@ def _invalid(error: ValidationError, file: str | os.PathLike[str] | None) -> Inp
         line = _line_of(Path(file), keys)
         where = f"{os.fspath(file)}:{line}" if line else os.fspath(file)
     if finding["type"] == "extra_forbidden":
-        known = ", ".join(CompileOptions.model_fields)
-        return InputError("config.key", f"{place} is not an option", where=where, hint=f"there are {known}")
+        hint = suggest(keys[0], CompileOptions.model_fields, "there are")
+        return InputError("config.key", f"{place} is not an option", where=where, hint=hint)
     message = finding["msg"].removeprefix("Value error, ")
     if finding["type"] == "value_error":
         return InputError("config.value", f"{place}: {message}", where=where)
@@ -198,14 +199,5 @@ def _is_union_branch(key: str | int) -> bool:
 
 
 def _line_of(file: Path, keys: list[str]) -> int:
-    """Line of the last key in its table, or 0; enough for hand-written files."""
-    table = ""
-    for number, line in enumerate(file.read_text("utf-8").splitlines(), 1):
-        if header := re.match(r"\s*\[([^\]]+)\]", line):
-            table = header[1].strip()
-            if keys == [table]:
-                return number
-        key = re.match(r"\s*([\w-]+)\s*=", line)
-        if key and keys[:2] == ([table, key[1]] if table else [key[1]]):
-            return number
-    return 0
+    """Line of the table or the key in its table, or 0; enough for hand-written files."""
+    return key_lines(file.read_text("utf-8")).get(".".join(keys[:2]), 0)

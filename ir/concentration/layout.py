@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from focusc.ir.core import Module
-from focusc.ir.diagnostics import UNKNOWN, CompileError, Loc, fail
+from focusc.ir.diagnostics import UNKNOWN, CompileError, Loc, fail, suggest
 
 FACTS = ("visual", "grid", "strides", "query")
 """Names of the facts, the same in every form; `strides` may be left out."""
@@ -100,7 +100,12 @@ class Layout:
     def _parse(cls, facts: Mapping[str, Any]) -> Layout:
         for fact in facts:
             if fact not in FACTS:
-                raise fail("layout.key", f"{fact} is not a fact of the layout; there are {', '.join(FACTS)}", hint=HINT)
+                near = suggest(fact, FACTS)
+                raise fail(
+                    "layout.key",
+                    f"{fact} is not a fact of the layout; there are {', '.join(FACTS)}",
+                    hint=f"{near} {HINT}" if near else HINT,
+                )
         start, length = _numbers(facts, "visual", 2)
         grid = _triple(facts, "grid")
         strides = _triple(facts, "strides") if facts.get("strides") else dense_strides(grid)

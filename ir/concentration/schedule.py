@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 
-from focusc.ir.diagnostics import fail
+from focusc.ir.diagnostics import fail, suggest
 
 Schedule = tuple[tuple[int, float], ...]
 
@@ -29,7 +29,12 @@ def scaled(family: str, depth: int) -> Schedule:
     stays, so that the final share is always the published one.
     """
     if family not in PUBLISHED:
-        raise fail("concentrate.schedule", f"there is no published schedule for {family!r}", hint=HINT)
+        near = suggest(family, PUBLISHED)
+        raise fail(
+            "concentrate.schedule",
+            f"there is no published schedule for {family!r}",
+            hint=f"{near} {HINT}" if near else HINT,
+        )
     layers, schedule = PUBLISHED[family]
     return tuple(sorted({layer * depth // layers: alpha for layer, alpha in schedule}.items()))
 

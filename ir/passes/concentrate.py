@@ -15,7 +15,7 @@ from focusc.ir.concentration.layout import Layout
 from focusc.ir.concentration.neighbours import operand, shape
 from focusc.ir.concentration.structure import PRUNE, DecoderLayer, find_decoder_layers
 from focusc.ir.core import Module, Op, Value
-from focusc.ir.diagnostics import CompileError, fail
+from focusc.ir.diagnostics import CompileError, fail, suggest
 from focusc.ir.ops.sic import SITES
 from focusc.ir.passes.manager import Stats, defpass
 from focusc.ir.rewrite import Rewriter
@@ -246,7 +246,7 @@ def _check_options(
 ) -> None:
     for site in sites:
         if site not in SITES:
-            raise fail("concentrate.site", f"site {site!r} is unknown", hint=f"sites: {', '.join(SITES)}")
+            raise fail("concentrate.site", f"site {site!r} is unknown", hint=suggest(str(site), SITES, "sites:"))
     for name, value in (("m", m), ("vector", vector), ("frames", frames), ("patches", patches)):
         if value < 1:
             raise fail("concentrate.option", f"{name} is {value}, expected at least 1")

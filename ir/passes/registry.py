@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import importlib.util
 import inspect
@@ -13,7 +12,7 @@ from typing import Any, TypeVar
 
 from focusc.ir.attributes import is_sequence
 from focusc.ir.core import Module
-from focusc.ir.diagnostics import fail
+from focusc.ir.diagnostics import fail, suggest
 
 
 class Stats:
@@ -137,8 +136,7 @@ def load_pass(name: str) -> Pass | Alias:
     found = PASSES.get(name) or ALIASES.get(name)
     if found is None:
         known = sorted({**PASSES, **ALIASES})
-        near = difflib.get_close_matches(name, known, 3)
-        hint = f"did you mean {', '.join(near)}?" if near else f"known: {', '.join(known)}"
+        hint = suggest(name, known) or suggest(name, known, "known:")
         raise fail("pass.unknown", f"pass {name!r} is unknown", hint=hint)
     return found
 
@@ -153,7 +151,7 @@ def load_all() -> dict[str, Pass]:
 
 def unknown_option(p: Pass, name: str) -> Exception:
     """The error for an option that the pass does not have."""
-    return fail("pass.option", f"pass {p.name} has no option {name}", hint=f"options: {', '.join(p.options) or 'none'}")
+    return fail("pass.option", f"pass {p.name} has no option {name}", hint=suggest(name, p.options, "options:"))
 
 
 def parse_pipeline(text: str) -> list[tuple[Pass, dict[str, Any]]]:

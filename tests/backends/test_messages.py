@@ -101,6 +101,9 @@ def test_hardware_descriptions(request: pytest.FixtureRequest) -> None:
     check_message("hardware.toml", lambda: parse_hardware("[array]\nrows = = 4\n", "mine.toml"), request)
     lines = r"(?<=line )\d+"
     check_message("hardware.description", description("importance_entries", "importance_entrys"), request, hide=lines)
+    check_message("hardware.description-table", description("[sfu.uses]", "[sfu.use]"), request, hide=lines)
+    nested = description("add = { add = 1 }", "add = { ad = 1 }")
+    check_message("hardware.description-nested", nested, request, hide=lines)
     check_message("hardware.unknown", lambda: load_hardware("focuss"), request)
 
 

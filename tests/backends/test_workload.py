@@ -141,7 +141,7 @@ def test_messages(request: pytest.FixtureRequest) -> None:
 def test_names_that_are_not_there(tmp_path: Path) -> None:
     with pytest.raises(CompileError, match="did you mean llava-video-7b"):
         load_workload("llava-vido-7b")
-    with pytest.raises(CompileError, match="no variant 'x'; there are: long"):
+    with pytest.raises(CompileError, match="no variant 'x'\n  hint: there are long"):
         small("x")
     file = tmp_path / "mine.toml"
     file.write_text(SMALL)

@@ -73,7 +73,7 @@ CASES: list[tuple[tuple[str, ...], Any, str]] = [
     (("array", "rows"), "32", "array.rows: found '32', expected integer as a plain number"),
     (("array", "rows"), 0, "array.rows: found 0, expected greater than 0"),
     (("array", "rows"), True, "array.rows: found True"),
-    (("array", "depth"), 4, "array.depth: unknown key (value 4)"),
+    (("array", "depth"), 4, "array.depth: unknown key; there are rows, cols, source"),
     (("clock_hz",), 500, "clock_hz: found 500, expected greater than or equal to 1000000"),
     (("clock_hz",), "500 MHz", "clock_hz: found '500 MHz'"),
     (("dram", "pj_per_byte"), float("nan"), "dram.pj_per_byte: found nan, expected a finite number"),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from focusc.driver.errors import InputError
+from focusc.isa.errors import suggest
 
 if TYPE_CHECKING:
     from focusc.report.reproduce.figures import Table
@@ -42,7 +43,7 @@ def reproduce(names: Sequence[str] = (), accountings: Sequence[str] = ("publishe
     """The named tables, or all, in the order of `TABLES`. Raises InputError(`reproduce.table`) for an unknown name."""
     for name in names:
         if name not in TABLES:
-            raise InputError("reproduce.table", f"there is no table {name!r}", hint=f"tables are {', '.join(TABLES)}")
+            raise InputError("reproduce.table", f"there is no table {name!r}", hint=suggest(name, TABLES, "tables are"))
     from focusc.report.reproduce.runs import Runs
 
     runs = Runs(accountings)

@@ -141,11 +141,11 @@ def test_traces_of_another_kind_or_workload_are_refused() -> None:
     deeper = Workload("deeper", 3, 256, 8, 2, 512, 1500, (10, 10, 15), 40, head_size=32)
     longer = Workload("longer", 2, 256, 8, 2, 512, 1600, (10, 10, 16), 40, head_size=32)
     cases = [
-        ("systolic", SMALL, TokenSparsity(0.5), "found a TokenSparsity, expected no trace"),
-        ("adaptiv", SMALL, None, "found a NoneType, expected a TokenSparsity"),
-        ("cmc", SMALL, TokenSparsity(0.5), "found a TokenSparsity, expected a CodecSparsity"),
-        ("focus", SMALL, None, "found a NoneType, expected counts per site"),
-        ("focus", SMALL, TokenSparsity(0.5), "found a TokenSparsity, expected counts per site"),
+        ("systolic", SMALL, TokenSparsity(0.5), r"is a share of merged tokens \(TokenSparsity\), expected None"),
+        ("adaptiv", SMALL, None, "the trace is None, expected a share of merged tokens"),
+        ("cmc", SMALL, TokenSparsity(0.5), r"merged tokens \(TokenSparsity\), expected shares of copied rows"),
+        ("focus", SMALL, None, "the trace is None, expected the vectors counted by layer and site"),
+        ("focus", SMALL, TokenSparsity(0.5), r"merged tokens \(TokenSparsity\), expected the vectors counted"),
         ("focus", other, uniform_trace(SMALL), "site q_proj has 8 vectors a row, the workload other has 16"),
         ("focus", deeper, uniform_trace(SMALL), "site q_proj has 2 layers, the workload deeper has 3"),
         ("focus", longer, uniform_trace(SMALL), "site q_proj has 1500 visual tokens, the workload longer has 1600"),
@@ -193,7 +193,10 @@ def test_messages(request: pytest.FixtureRequest) -> None:
     cases = {expected: make for make, _, expected in CHOICES.args[1]}
     cases["no visual tokens"] = lambda: cost(words, TokenSparsity(0.5), load_accelerator("adaptiv"))
     cases["no rows"] = lambda: cost(words, None, load_accelerator("systolic"))
-    cases["trace of another kind"] = lambda: cost(SMALL, None, load_accelerator("focus"))
+    for name, trace in (("focus", None), ("focus", TokenSparsity(0.5)), ("adaptiv", None), ("cmc", [0.5]),
+                        ("systolic", uniform_trace(SMALL))):
+        cases[f"{name}, trace {type(trace).__name__}"] = lambda name=name, trace=trace: cost(
+            SMALL, trace, load_accelerator(name))  # type: ignore[arg-type]
     cases["tile"] = lambda: cost(SMALL, uniform_trace(SMALL), load_accelerator("focus"), options=Options(m=2048))
     check_messages("cost", cases, request)
 

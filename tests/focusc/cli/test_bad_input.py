@@ -197,6 +197,8 @@ class TestOptions:
         [
             ("config_syntax", "target = focus\n"),
             ("config_key", "target = 'focus'\n\n[tilling]\nm = 8\n"),
+            ("config_layout_key", "[layout]\nvisul = [2, 32]\n"),
+            ("config_schedule", "[concentrate]\nschedule = 'published:lava-video'\n"),
             ("config_method", "[concentrate]\nthreshold = 0.9\nmethod = 'most'\n"),
             ("config_option", "[concentrate]\ntreshold = 0.9\n"),
             ("config_type", "[concentrate]\nthreshold = 'high'\n"),
