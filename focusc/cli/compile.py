@@ -35,7 +35,8 @@ def command(
         str | None, typer.Option("-p", "--pipeline", metavar="TEXT", help="Passes to run instead of the usual ones.")
     ] = None,
     dump_ir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the IR after every pass into this folder.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the IR after every pass into this folder, replacing an earlier run's."),
     ] = None,
     verify_each: Annotated[
         bool, typer.Option("--verify-each", help="Execute the IR before and after every pass and compare.")

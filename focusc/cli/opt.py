@@ -20,7 +20,8 @@ def command(
         typer.Option("-o", "--output", metavar="OUT.fir", help="Where the result goes; otherwise to stdout."),
     ] = None,
     dump_ir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Write the IR after every pass into this folder.")
+        Path | None,
+        typer.Option(metavar="DIR", help="Write the IR after every pass into this folder, replacing an earlier run's."),
     ] = None,
     verify_each: Annotated[
         bool, typer.Option("--verify-each", help="Execute the IR before and after every pass and compare.")

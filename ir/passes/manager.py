@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -77,7 +79,8 @@ class PassManager:
 
     `verify_each` executes the module before the first and after every pass, on `inputs` or on inputs drawn with
     `seed`, and stops at the first pass whose outputs differ by more than `tolerance`. `dump_ir` names a directory for
-    snapshots `NN-pass.fir` with one shared resource file. `on_pass` is called after each pass.
+    snapshots `NN-pass.fir` with one shared resource file; an earlier run's are removed. `on_pass` is called after each
+    pass.
     """
 
     def __init__(
@@ -166,15 +169,21 @@ class PassManager:
             self._texts[f"{number:02}-{name}.fir"] = print_module(module, table=self._table)
 
     def _dump(self) -> None:
-        """Write the snapshots, whether the passes succeeded or not. Resources come first, so that no text is ever
-        without its weights; each file is complete or not there, and the source may lie in the same folder."""
-        if self.dump_ir is None:
+        """Write the snapshots, whether the passes succeeded or not, then remove those of an earlier run.
+
+        All files are written beside the old ones before the first takes its name, so that a full disk leaves the folder
+        as it was; resources get theirs before the texts, so that no text is ever without its weights.
+        """
+        if self.dump_ir is None or not self._texts:
             return
-        if self._table.by_name:
-            write_resources(self.dump_ir / SIDECAR, self._table.by_name)
-        for name, text in self._texts.items():
-            with replacing(self.dump_ir / name) as file:
-                file.write(text.encode())
+        with ExitStack() as whole:
+            for name, text in self._texts.items():
+                whole.enter_context(replacing(self.dump_ir / name)).write(text.encode())
+            if self._table.by_name:
+                write_resources(self.dump_ir / SIDECAR, self._table.by_name)
+        for path in self.dump_ir.iterdir():
+            if path.name not in self._texts and _is_snapshot(path.name):
+                path.unlink(missing_ok=True)
 
     def _explain(self, error: CompileError, number: int) -> CompileError:
         """The error with the pass, the passes before it, and how to reproduce it from a snapshot."""
@@ -189,6 +198,12 @@ class PassManager:
                 f"reproduce with {self.dump_ir.name}/{last} and the passes {pipeline_text(self.steps[number - 1 :])}"
             )
         return CompileError([replace(first, notes=(*first.notes, note), hint=hint), *rest])
+
+
+def _is_snapshot(name: str) -> bool:
+    """Whether a file has a name that only `_snapshot` gives: number and pass."""
+    found = re.fullmatch(r"\d{2,}-(.+)\.fir", name)
+    return found is not None and (found[1] == "input" or found[1] in load_all())
 
 
 def _count(module: Module) -> int:

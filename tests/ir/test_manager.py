@@ -214,9 +214,18 @@ class TestSnapshots:
         source = read_module(tmp_path / "01-dead-code.fir")  # its weights are mapped from the file that is replaced
         PassManager("test-scale", dump_ir=tmp_path).run(source)
         names = sorted(p.name for p in tmp_path.iterdir())
-        assert names == ["00-input.fir", "01-dead-code.fir", "01-test-scale.fir", "resources.safetensors"]
-        for name in names[:2]:
-            assert same_module(read_module(tmp_path / name), sample())
+        assert names == ["00-input.fir", "01-test-scale.fir", "resources.safetensors"]
+        assert same_module(read_module(tmp_path / names[0]), sample())
+
+    def test_replace_those_of_an_earlier_run_and_nothing_else(self, tmp_path: Path) -> None:
+        PassManager("dead-code,test-scale,dead-code", dump_ir=tmp_path).run(sample())
+        others = ["1-dead-code.fir", "01-dead-code.fir.bak", "01-mine.fir", "dead-code.fir", "02-notes.txt"]
+        for name in others:
+            (tmp_path / name).write_text("the user's own")
+        with pytest.raises(CompileError, match="in pass test-broken"):
+            PassManager("test-scale,test-broken", dump_ir=tmp_path).run(sample())
+        mine = ["00-input.fir", "01-test-scale.fir", "resources.safetensors"]
+        assert sorted(p.name for p in tmp_path.iterdir()) == sorted(mine + others)
 
     def test_a_failure_while_writing_leaves_what_was_there(self, tmp_path: Path) -> None:
         PassManager("dead-code", dump_ir=tmp_path).run(sample())
@@ -231,7 +240,7 @@ class TestSnapshots:
         x = b.argument("x", TensorType((64, 64), "f32"))
         w = b.constant(Unreadable("weights", np.zeros((64, 64), np.float32)))
         with pytest.raises(OSError, match="disk gone"):
-            PassManager("", dump_ir=tmp_path).run(b.module("m", {"y": b.emit("tensor.matmul", x, w)}))
+            PassManager("test-scale", dump_ir=tmp_path).run(b.module("m", {"y": b.emit("tensor.matmul", x, w)}))
         assert {p.name: p.read_bytes() for p in tmp_path.iterdir()} == before
 
 
