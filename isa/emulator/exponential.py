@@ -32,6 +32,8 @@ _P0, _P1, _P2, _P3, _P4, _P5 = (
     _F(9.999999999980870924916e-01), _F(7.257664613233124478488e-01), _F(2.473615434895520810817e-01),
     _F(5.114512081637298353406e-02), _F(6.757896990527504603057e-03), _F(5.082762527590693718096e-04))
 _Q0, _Q1, _Q2 = _F(1), _F(-2.742335390411667452936e-01), _F(2.159509375685829852307e-02)
+_NAN: Final = _F(np.nan)
+"""Not the argument itself: where it is overwritten that would be a masked store, which is slow."""
 _LEAST: Final = _I(-125)
 """Powers of two below it are reached in two steps, since the result may be subnormal."""
 
@@ -51,8 +53,9 @@ _fma: Any = intrinsic(_fused)
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def _exp(x: Any) -> Any:
-    inside = x if x >= _LOWEST else _LOWEST
-    inside = inside if inside <= _HIGHEST else _HIGHEST
+    # 0 for what is decided below: the way there would lead through subnormal numbers, which take 100 cycles each.
+    inside = x if x > _LOWEST else _F(0)
+    inside = inside if inside < _HIGHEST else _F(0)
     power = _F(_F(_F(inside * _LOG2_E) + _ROUND) - _ROUND)
     r = _fma(power, _LN2_LOW, _fma(power, _LN2_HIGH, inside))
     above = _fma(_fma(_fma(_fma(_fma(_P5, r, _P4), r, _P3), r, _P2), r, _P1), r, _P0)
@@ -65,52 +68,65 @@ def _exp(x: Any) -> Any:
     out = _F(scaled * rest)
     out = out if x < _HIGHEST else _F(np.inf)
     out = out if x > _LOWEST else _F(0)
-    return out if x == x else x
+    return out if x == x else _NAN
 
 
-# Matrices are (flat array, first element, pitch); a source may be the destination itself, or must not overlap it.
+# Matrices are (flat array, first element, pitch); a source may be the destination itself, or must not overlap it. A row
+# is computed into an array of its own first: a loop over arrays that may be the same one is not vectorised.
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def exp_rows(src: Any, so: int, sp: int, dst: Any, do: int, dp: int, rows: int, cols: int) -> None:
     """dst = exp(src)."""
+    row = np.empty(cols, np.float32)
     for i in range(rows):
         x, out = src[so + i * sp:so + i * sp + cols], dst[do + i * dp:do + i * dp + cols]
         for j in range(cols):
-            out[j] = _exp(x[j])
+            row[j] = _exp(x[j])
+        for j in range(cols):
+            out[j] = row[j]
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def exps_rows(src: Any, so: int, sp: int, sub: Any, bo: int, bp: int, wide: int, dst: Any, do: int, dp: int, rows: int,
               cols: int) -> None:
     """dst = exp(src - sub); `sub` has `wide` columns, which divide `cols`, and repeats (pitch 0: one row for all)."""
+    row = np.empty(cols, np.float32)
     for i in range(rows):
         x, out = src[so + i * sp:so + i * sp + cols], dst[do + i * dp:do + i * dp + cols]
         if wide == 1:
             less = sub[bo + i * bp]
             for j in range(cols):
-                out[j] = _exp(_F(x[j] - less))
+                row[j] = _exp(_F(x[j] - less))
         else:
             y = sub[bo + i * bp:bo + i * bp + wide]
             for start in range(0, cols, wide):
                 for j in range(wide):
-                    out[start + j] = _exp(_F(x[start + j] - y[j]))
+                    row[start + j] = _exp(_F(x[start + j] - y[j]))
+        for j in range(cols):
+            out[j] = row[j]
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def gated_rows(src: Any, so: int, sp: int, dst: Any, do: int, dp: int, rows: int, cols: int, scale: Any) -> None:
     """dst = src / (exp(scale * src) + 1); x / inf is the right zero where exp overflows."""
+    row = np.empty(cols, np.float32)
     for i in range(rows):
         x, out = src[so + i * sp:so + i * sp + cols], dst[do + i * dp:do + i * dp + cols]
         for j in range(cols):
             value = x[j]
-            out[j] = _F(value / _F(_exp(_F(value * scale)) + _F(1)))
+            row[j] = _F(value / _F(_exp(_F(value * scale)) + _F(1)))
+        for j in range(cols):
+            out[j] = row[j]
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")
 def sigmoid_rows(src: Any, so: int, sp: int, dst: Any, do: int, dp: int, rows: int, cols: int) -> None:
     """dst = 1 / (exp(-src) + 1)."""
+    row = np.empty(cols, np.float32)
     for i in range(rows):
         x, out = src[so + i * sp:so + i * sp + cols], dst[do + i * dp:do + i * dp + cols]
         for j in range(cols):
-            out[j] = _F(_F(1) / _F(_exp(_F(-x[j])) + _F(1)))
+            row[j] = _F(_F(1) / _F(_exp(_F(-x[j])) + _F(1)))
+        for j in range(cols):
+            out[j] = row[j]
