@@ -1,4 +1,5 @@
-"""Which values may hold an infinity that the model means, as masks do: the fill of a selection, of a margin, of a sum.
+"""Which values may hold an infinity that the model means, as masks do: the fill of a selection, of a margin, of a sum,
+the logarithm of zero, a division by zero.
 
 A constant beyond f16's range counts as one, since f16 stores it so. What only overflows is no such value.
 """
@@ -9,6 +10,7 @@ import math
 from collections.abc import Iterator
 
 from focusc.backends.legality import MOVES
+from focusc.backends.lower.signs import positive
 from focusc.ir import Op, TensorType, Value
 
 LARGEST = 65504.0
@@ -21,9 +23,12 @@ FOLLOWED = MOVES | {"nn.pool", "tensor.trilu"} | {
 """Ops whose result may be infinite where an operand is. Products and norms give NaN of one, softmax and the bounded
 functions give a finite number."""
 
+_OF_ZERO = {"tensor.log": 0, "tensor.reciprocal": 0, "tensor.div": 1}
+"""Ops that make an infinity of zero, and which operand that is."""
+
 
 def may_be_infinite(value: Value, known: dict[Value, bool]) -> bool:
-    """Whether an infinity that the model has in a constant may reach `value`; `known` keeps the answers."""
+    """Whether an infinity of a constant, or that a zero makes, may reach `value`; `known` keeps the answers."""
     if value not in known:
         seen, stack = {value}, [value]
         found = False
@@ -42,9 +47,12 @@ def may_be_infinite(value: Value, known: dict[Value, bool]) -> bool:
 
 
 def _source(value: Value) -> bool:
-    """A constant of floats with an infinity or a number that f16 makes one, a margin of it, or what the host computes
-    with one."""
+    """A constant of floats with an infinity or a number that f16 makes one, a margin of it, what the host computes
+    with one, or what zero becomes."""
     op = value.op
+    if op is not None and op.name in _OF_ZERO:
+        zero = op.operands[_OF_ZERO[op.name]]
+        return zero is not None and not positive(zero) and not _nonzero(zero)
     if op is not None and op.name == "tensor.pad":
         return not math.isfinite(op.attrs["value"])
     if op is not None and op.name == "host.call":
@@ -54,6 +62,14 @@ def _source(value: Value) -> bool:
         return False
     array = op.attrs["value"].array
     return bool(array.dtype.kind == "f" and array.size and max(-array.min(), array.max()) > LARGEST)
+
+
+def _nonzero(value: Value) -> bool:
+    """A constant without a zero: what a division by it does is no infinity's making."""
+    op = value.op
+    if op is None or op.name != "tensor.constant" or op.attrs["value"].absent:
+        return False
+    return bool((op.attrs["value"].array != 0).all())
 
 
 def _reached(op: Op | None) -> Iterator[Value]:

@@ -113,8 +113,6 @@ def _compile(path: Path, method: str, options: CompileOptions, tale: _Tale, prog
     name = "dense" if method == "none" else method
     keep = method in ("none", "focus")
     dump = tale.made(f"ir-{name}", "IR after every pass") if keep else None
-    for old in dump.glob("*.fir") if dump is not None else ():
-        old.unlink()
     chosen = options.model_copy(update={"concentrate": {**options.concentrate, "method": method}})
     done = compile_model(path, chosen, dump_ir=dump, progress=progress)
     program = tale.made(f"{name}.fbin", f"the program, concentrate={method}")

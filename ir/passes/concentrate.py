@@ -38,7 +38,7 @@ CHOICES = {
     prunings="layers that drop tokens (SEC)",
     kept="visual tokens after the last layer",
     dropped="visual tokens dropped in all",
-    left_out="sites that a layer does not have, or that cannot be concentrated",
+    left_out="sites and prunings that a layer does not have, that are not possible, or that would drop nothing",
 )
 def concentrate(
     module: Module,
@@ -309,6 +309,7 @@ class _Work:
         """Drop tokens behind this layer's attention and residual add."""
         keep = schedules.budget(self.layout.length, alpha, self.present)
         if keep == self.present:
+            self.plan.left_out.append((layer.index, PRUNE, f"a share of {alpha:g} keeps all {keep} tokens there are"))
             return
         attention, stream = layer.attention, layer.stream_after_attention
         assert attention is not None and stream is not None

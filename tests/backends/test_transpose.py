@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -147,6 +148,47 @@ def test_an_infinity_moves_alone(number: float, behind: str) -> None:
     wanted = interpret(module, {"x": values})["y"]
     wanted = np.where(np.isfinite(wanted), np.clip(wanted, -65504, 65504), wanted)
     np.testing.assert_allclose(run(module, values), wanted, rtol=2e-3)
+
+
+@pytest.mark.parametrize("name", ["log", "reciprocal", "div"])
+def test_what_zero_becomes_moves_alone(name: str) -> None:
+    """One input is zero: its logarithm, and what is divided by it, are infinite, and no other element is spoiled."""
+    b = Builder()
+    x = b.argument("x", TensorType((40, 64), "f32"))
+    y = b.emit("tensor.div", b.constant(np.float32(3)), x) if name == "div" else b.emit(f"tensor.{name}", x)
+    values = np.abs(numbers((40, 64))) % 100 + 1
+    values[3, 5] = 0
+    program = compile_module(b.module("m", {"y": b.emit("tensor.transpose", y, perm=(1, 0))}), FOCUS)
+    found = Emulator(program).run({"x": values}).outputs["y"]  # the strict one takes an infinity for a mistake
+    assert np.isinf(found).sum() == 1 and np.isinf(found[5, 3]) and not np.isnan(found).any()
+
+
+def shifted(b: Builder, x: Value) -> Value:
+    return b.emit("tensor.add", b.emit("tensor.exp", x), b.constant(np.float32(1)))
+
+
+def norm(b: Builder, x: Value) -> Value:
+    square = b.emit("tensor.pow", x, b.constant(np.float32(2)))
+    total = b.emit("tensor.reduce_sum", square, axes=(1,), keepdims=True)
+    return b.emit("tensor.max", b.emit("tensor.sqrt", total), b.constant(np.float32(1e-6)))
+
+
+@pytest.mark.parametrize(
+    ("name", "make"),
+    [
+        ("tensor.log", shifted),                                                      # softplus
+        ("tensor.reciprocal", shifted),                                               # sigmoid
+        ("tensor.div", norm),                                                         # a row of length 1
+        ("tensor.div", lambda b, x: b.constant(np.float32(-3))),
+    ],
+)
+def test_what_cannot_be_zero_is_finite(name: str, make: Callable[[Builder, Value], Value]) -> None:
+    """Softplus, sigmoid and norms written out keep the array."""
+    b = Builder()
+    x = b.argument("x", TensorType((64, 40), "f32"))
+    y = b.emit(name, *([x] if name == "tensor.div" else []), make(b, x))
+    lowered = lower_module(b.module("m", {"y": b.emit("tensor.transpose", y, perm=(1, 0))}), tiling(FOCUS))
+    assert any(op.name == "tile.mma" for op in lowered.walk())
 
 
 @pytest.mark.parametrize("clip", [False, True])

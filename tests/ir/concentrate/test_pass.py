@@ -306,6 +306,14 @@ def test_what_a_layer_does_not_have_is_left_out_and_said() -> None:
     run(out)
 
 
+def test_a_share_that_drops_nothing_is_said() -> None:
+    out, stats = apply(decoder(), method="sec", schedule="0:1.0,1:0.5,2:0.5")
+    assert [(op.layer, op.k) for op in out.walk() if op.name == "sec.select"] == [(1, 18)]
+    assert left_out(out) == [(0, "prune", "a share of 1 keeps all 36 tokens there are"),
+                             (2, "prune", "a share of 0.5 keeps all 18 tokens there are")]
+    assert stats["left_out"] == 2 and stats["prunings"] == 1
+
+
 def test_a_constant_add_before_the_mlp_is_no_residual_add() -> None:
     module = decoder(SMALL)
     plain = [len(layer.gate_up) for layer in find_decoder_layers(module)]
