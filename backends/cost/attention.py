@@ -87,11 +87,13 @@ def plan_online(shape: Shape, hardware: Accelerator, accounting: Accounting, tok
 
 
 def book_online(ledger: Ledger, shape: Shape, hardware: Accelerator, online: Online, tokens: Ints,
-                query_bytes: Floats | float, write_bytes: Floats | None = None, spread: float = 1.0) -> None:
+                query_bytes: Floats | float, spread: float = 1.0, streams: Floats | float = 1.0,
+                maps: Floats | float = 0.0, stored: bool = True) -> None:
     """Bytes of attention with online softmax.
 
-    `query_bytes`: of one query row of one head, map included; `write_bytes`: of the result, dense if None; `spread`:
-    keys to a query, where they are not as many.
+    `query_bytes` and `maps`: of one query row of one head; `spread`: keys to a query, where they are not as many;
+    `streams`: vectors of a query row that the array streams, where similar ones are merged; `stored`: whether the
+    result goes to DRAM as it is.
     """
     d, array, sums, op = shape.head_size, hardware.array, online.sums, "attention"
     groups = online.groups * spread
@@ -101,8 +103,11 @@ def book_online(ledger: Ledger, shape: Shape, hardware: Accelerator, online: Onl
     result = tokens * d * shape.heads * B * 1.0
     ledger.move(op, "activation", read=queries)
     ledger.move(op, "weights", read=panels)
-    ledger.move(op, "output", write=result if write_bytes is None else write_bytes)
+    if stored:
+        ledger.move(op, "output", write=result)
+        ledger.touch(op, "output", read=result)
+    ledger.move(op, "map", read=groups * sums.row_panels * maps)
     streamed = groups * sums.row_groups * ceil(d, array.rows) * array.rows * B
-    ledger.touch(op, "activation", read=2 * streamed, write=queries + scores)
+    ledger.touch(op, "activation", read=(1 + streams) * streamed, write=queries + scores)
     ledger.touch(op, "weights", read=panels, write=panels)
-    ledger.touch(op, "output", read=result + scores, write=2 * streamed * array.cols / array.rows)
+    ledger.touch(op, "output", read=scores, write=2 * streamed * array.cols / array.rows)

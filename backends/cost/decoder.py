@@ -147,7 +147,9 @@ def vector_work(ledger: Ledger, shape: Shape, hardware: Accelerator, accounting:
     beside("down_proj", vector_cycles(ledger, hardware, "down_proj", after * d, RESIDUAL))
     for op, rows in (("o_proj", before), ("down_proj", after)):
         ledger.move(op, "residual", read=rows * d * B, write=rows * d * B)
+        ledger.touch(op, "activation", read=rows * d * B, write=rows * d * B)
     alone = vector_cycles(ledger, hardware, "norm", (before + after) * d, NORM)
     ledger.stall("norm", "vector", alone)
     ledger.stall("norm", "gather", gather - alone)
     ledger.move("norm", "residual", read=(before + after) * d * B)
+    ledger.touch("norm", "activation", read=(before + after) * d * B, write=(before + after) * d * B)

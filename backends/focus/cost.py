@@ -20,7 +20,7 @@ from focusc.backends.cost.interface import Ints, Shape, TraceCounts
 from focusc.backends.cost.options import Options
 from focusc.backends.cost.result import Ledger
 from focusc.backends.focus.cost_attention import attention, select
-from focusc.backends.focus.cost_run import Run, detect, stream
+from focusc.backends.focus.cost_run import Run, detect, gather, stream
 
 __all__ = ["fill"]
 
@@ -40,8 +40,8 @@ def fill(ledger: Ledger, shape: Shape, trace: TraceCounts, hardware: Accelerator
     before, after = (run.sites[name].retained + run.text for name in ("q_proj", "gate_proj"))
     select(run, before, after)
     _published_counters(run)
-    gather = 0.0 if run.has(Quirk.NO_VECTOR_WORK) else _normalised(run)
-    vector_work(ledger, shape, hardware, accounting, before, after, scores, panels, gather)
+    alone = 0.0 if run.has(Quirk.NO_VECTOR_WORK) else _normalised(run)
+    vector_work(ledger, shape, hardware, accounting, before, after, scores, panels, alone)
 
 
 def _cycles(run: Run, p: Product) -> None:
@@ -66,12 +66,10 @@ def _cycles(run: Run, p: Product) -> None:
         return
     wide = int(ceil(run.hardware.tiles.n, array.cols))
     if run.has(Quirk.GATHER_WHOLE_TILES):
-        gather = run.options.block * run.m * wide * tiles * ceil(p.n, run.hardware.tiles.n)
+        cycles = run.options.block * run.m * wide * tiles * ceil(p.n, run.hardware.tiles.n)
     else:
-        gather = run.options.block * site.retained * groups + run.text * groups
-    for engine in ("compare", "norm", "average"):
-        ledger.work(p.op, engine, gather)
-    ledger.stall(p.op, "gather", gather - compute - late)
+        cycles = gather(run, p.op, run.sites[p.feeds] if p.feeds else site, groups)
+    ledger.stall(p.op, "gather", cycles - compute - late)
     last = run.m if run.has(Quirk.TAIL_PER_OP) else site.retained - (ceil(site.retained, run.m) - 1) * run.m
     ledger.stall(p.op, "tail", run.options.block * last * wide * np.ones(ledger.layers))
 
@@ -83,7 +81,7 @@ def _bytes(run: Run, p: Product) -> None:
     stream(run, op, packed, rows, p.k, p.n, 1.0, maps=run.map_bytes(site))
     if not _gathers(run, op):
         ledger.touch(op, "output", read=rows * p.n * B)
-        if not (run.merging and op in ADDED):
+        if not (run.merging and op in (*ADDED, "gate_proj")):
             write_result(ledger, run.accounting, op, rows * p.n * B)
         return
     written: Ints | Floats = packed
@@ -94,8 +92,10 @@ def _bytes(run: Run, p: Product) -> None:
 
 
 def _gathers(run: Run, op: str) -> bool:
-    """Whether an operation's result passes the similarity concentrator on its way out."""
+    """Whether an operation's result passes the similarity concentrator on its way out; gate and up have one result."""
     if not run.merging or (op in VALUES and not run.has(Quirk.GATHER_KV)):
+        return False
+    if op == "gate_proj" and not run.has(Quirk.OUTPUT_BY_INPUT):
         return False
     return run.has(Quirk.NO_VECTOR_WORK) or op not in ADDED
 
@@ -104,25 +104,23 @@ def _normalised(run: Run) -> Numbers:
     """The inputs of `q_proj` and `gate_proj`, concentrated behind their normalisations; returns the gather's cycles."""
     if not run.merging:
         return 0.0
-    groups, gather = int(ceil(run.shape.width, run.hardware.array.cols)), np.zeros(run.ledger.layers)
+    groups, cycles = int(ceil(run.shape.width, run.hardware.array.cols)), np.zeros(run.ledger.layers)
     for name in ("q_proj", "gate_proj"):
         site = run.sites[name]
-        gather += (run.options.block * site.retained + run.text) * groups
+        cycles = cycles + gather(run, "norm", site, groups)
         detect(run, "norm", site.retained + run.text, site.packed + run.text, run.shape.width, groups)
         run.ledger.move("norm", "map", write=run.map_bytes(site))
-    for engine in ("compare", "norm", "average"):
-        run.ledger.work("norm", engine, gather)
-    return gather
+    return cycles
 
 
 def _written(run: Run, p: Product) -> tuple[Floats, Floats]:
-    """(packed rows, map bytes) of a result, as the site that it feeds has them; gate and up make one result.
+    """(packed rows, map bytes) of a result, as the site that it feeds has them.
 
     The last layer's result feeds nothing and is written as it is.
     """
-    site, share = run.sites[p.feeds], 0.5 if p.feeds == "down_proj" else 1.0
-    packed = share * (site.packed + run.text)
-    maps = share * np.broadcast_to(run.map_bytes(site), packed.shape)
+    site = run.sites[p.feeds]
+    packed = 1.0 * (site.packed + run.text)
+    maps = 1.0 * np.broadcast_to(run.map_bytes(site), packed.shape)
     if p.op == "down_proj":
         packed = np.append(packed[1:], run.sites["down_proj"].retained[-1] + run.text)
         maps = np.append(maps[1:], 0.0)

@@ -17,7 +17,7 @@ from focusc.backends.cost.attention import (
 from focusc.backends.cost.decoder import SOFTMAX, vector_cycles
 from focusc.backends.cost.hardware import ELEMENT_BYTES
 from focusc.backends.cost.interface import VECTOR, Ints
-from focusc.backends.focus.cost_run import Run, Site, detect, stream
+from focusc.backends.focus.cost_run import Run, Site, detect, gather, stream
 
 __all__ = ["attention", "select"]
 
@@ -114,16 +114,21 @@ def _online(run: Run, query: Site, rows: Ints) -> tuple[Floats, Floats]:
     qk = array_cycles(array, unique * sums.row_groups, passes, run.options.array) * (groups * depth)
     sv = array_cycles(array, sums.row_groups, passes, run.options.array) * (groups * depth)
     run.ledger.run(OP, qk + sv)
+    maps = np.asarray(run.map_bytes(query)) / np.maximum(rows, 1) / shape.heads
     if run.merging:
         scatter = sums.row_groups / run.accumulators * (groups * depth)
         run.ledger.work(OP, "scatter", scatter)
         run.ledger.stall(OP, "scatter", scatter - qk)
-    out = run.sites["o_proj"]
-    maps = np.asarray(run.map_bytes(query)) / np.maximum(rows, 1) / shape.heads
-    width = shape.heads * shape.head_size
-    book_online(run.ledger, shape, hardware, online, rows, unique * shape.head_size * B + maps,
-                (out.packed + run.text) * width * B * 1.0)
-    run.ledger.move(OP, "map", write=run.map_bytes(out))
+        scattered = sums.row_groups * (groups * depth * array.cols * B)
+        run.ledger.touch(OP, "partial", read=scattered, write=unique * scattered)
+        run.ledger.touch(OP, "map", read=groups * sums.row_groups * maps, write=groups * sums.row_panels * maps)
+        out, width = run.sites["o_proj"], shape.heads * shape.head_size
+        slots = int(ceil(width, array.cols))
+        run.ledger.stall(OP, "gather", gather(run, OP, out, slots) - qk - sv)
+        detect(run, OP, rows, out.packed + run.text, width, slots)
+        run.ledger.move(OP, "map", write=run.map_bytes(out))
+    book_online(run.ledger, shape, hardware, online, rows, unique * shape.head_size * B, streams=unique, maps=maps,
+                stored=not run.merging)
     return groups * sums.row_groups * array.cols, groups * sums.row_panels
 
 
@@ -154,3 +159,8 @@ def select(run: Run, before: Ints, after: Ints) -> None:
     ledger.move(op, "activation", read=prunes * 2 * asks * h * d * B)
     moved = prunes * after * shape.width * B
     ledger.move(op, "residual", read=moved, write=moved)
+    streamed, scores = prunes * 2 * asks * h * keys * int(ceil(d, array.rows)), prunes * 2 * asks * h * before
+    ledger.touch(op, "activation", read=streamed * array.rows * B + moved, write=prunes * 2 * asks * h * d * B + moved)
+    ledger.touch(op, "weights", read=prunes * 2 * before * d * shape.kv_heads * B,
+                 write=prunes * 2 * before * d * shape.kv_heads * B)
+    ledger.touch(op, "output", read=scores * B + moved, write=streamed * array.cols * B + moved)

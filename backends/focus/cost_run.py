@@ -15,7 +15,7 @@ from focusc.backends.cost.interface import SITES, Ints, Shape, SiteCounts, Trace
 from focusc.backends.cost.options import Options
 from focusc.backends.cost.result import Ledger
 
-__all__ = ["Run", "Site", "detect", "stream"]
+__all__ = ["Run", "Site", "detect", "gather", "stream"]
 
 B = ELEMENT_BYTES
 
@@ -123,7 +123,18 @@ def stream(run: Run, op: str, packed: Ints, rows: Ints, k: int, n: Ints | int, t
         ledger.touch(op, "partial", read=scattered, write=times * (cycles * array.cols * B))
     ledger.touch(op, "output", write=scattered)
     ledger.move(op, "map", read=times * columns * maps)
-    ledger.touch(op, "map", read=times * columns * maps, write=times * columns * maps)
+    # Every column group scatters by the map; one load of it serves those of an n-tile.
+    ledger.touch(op, "map", read=times * ceil(np.asarray(n), array.cols) * maps, write=times * columns * maps)
+
+
+def gather(run: Run, op: str, site: Site, groups: int) -> Numbers:
+    """Cycles of the similarity concentrator for a result of `groups` slots: a vector is compared with its block, has
+    its norm taken once, and is averaged where it is merged; text only passes."""
+    cycles = (run.options.block * site.retained + run.text) * groups
+    run.ledger.work(op, "compare", cycles)
+    run.ledger.work(op, "norm", (site.retained + run.text) * groups)
+    run.ledger.work(op, "average", (site.retained - site.mean) * groups)
+    return cycles
 
 
 def detect(run: Run, op: str, rows: Ints, packed: Ints | Floats, n: Ints | int, groups: Ints | int) -> None:

@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from focusc.report.reproduce.figures import Number, Table
-from focusc.report.reproduce.style import COLUMN, PAGE, RC, bars, colour, keys_below, label, legend, picture, whole
+from focusc.report.reproduce.style import (
+    COLUMN,
+    PAGE,
+    RC,
+    bars,
+    caption,
+    colour,
+    hatch_of,
+    keys_below,
+    label,
+    legend,
+    picture,
+    whole,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -26,6 +39,7 @@ def draw(table: Table) -> dict[str, bytes]:
     with matplotlib.rc_context(RC):  # pyright: ignore[reportArgumentType]
         figure = FIGURES[table.name](table)
         try:
+            caption(figure, table)
             return picture(figure)
         finally:
             pyplot.close(figure)
@@ -69,7 +83,7 @@ def _headline(table: Table) -> Figure:
 
     drawn = bars(axes[0, 0], table, [label(o).replace(" + ", " +\n") for o in others], series,
                  lambda g, s, a: table.get((others[g],), s, a), colours=shade)
-    axes[0, 0].set(ylabel="Focus against ... (x, log)", yscale="log")
+    axes[0, 0].set(ylabel="Focus over ... (x, log scale)", yscale="log")
     axes[0, 0].set_yticks([1, 2, 3, 5, 10, 20], ["1", "2", "3", "5", "10", "20"])
     axes[0, 0].minorticks_off()
     axes[0, 0].set_ylim(1, 25)
@@ -79,7 +93,7 @@ def _headline(table: Table) -> Figure:
 
 def _by_run(table: Table, *, width: float, height: float, columns: int) -> Figure:
     """Speed-up over energy: bars by run and method, the mean last."""
-    quantities = {"speedup": "speed-up over dense (x)", "energy_ratio": "energy, dense over ... (x)"}
+    quantities = {"speedup": "speed-up\nover dense (x)", "energy_ratio": "energy saving\nover dense (x)"}
     figure, axes = _new(len(quantities), 1, width, height, sharex=True)
     groups = list(dict.fromkeys((n.keys["workload"], n.keys["dataset"]) for n in table.numbers
                                 if n.quantity in quantities))
@@ -185,7 +199,8 @@ def _traffic(table: Table) -> Figure:
         def number(g: int, s: str, a: str, quantity: str = quantity) -> Number | None:
             return table.get((models[g], s), quantity, a)
 
-        drawn += bars(panel, table, [label(m) for m in models], series, number)
+        drawn += bars(panel, table, [label(m) if m != "mean" else label("geometric mean") for m in models], series,
+                      number)
         panel.set(ylabel=f"{text} / dense", ylim=(0, 1))
     legend(figure, table, series, drawn, columns=4)
     return figure
@@ -230,14 +245,14 @@ def _vectors(table: Table) -> Figure:
         found = [table.get((r,), quantity, "published") for r in rows]
         values = np.array([n.computed if n and n.computed else 0.0 for n in found]) * 1e-9
         axes[0, 0].bar(range(len(rows)), values, 0.6, bottom=base, color=colour("", i), edgecolor="black",
-                       linewidth=0.3, label=text)
+                       linewidth=0.3, hatch=next((hatch_of(n) for n in found if n), ""), label=text)
         base += values
     said = [sum(n.published or 0.0 for q in ("array_operations", "scatter_operations")
                 if (n := table.get((r,), q, "published"))) * 1e-9 for r in rows]
     for x, y in enumerate(said):
         axes[0, 0].plot([x - 0.3, x + 0.3], [y, y], color="black", linewidth=1.1, label="published" if x == 0 else None)
     axes[0, 0].set(ylabel="operations ($10^9$)")
-    axes[0, 0].legend(loc="upper right")
+    axes[0, 0].legend(loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=3)
     axes[0, 0].grid(axis="y")
     values = [n.published or 0.0 for r in rows if (n := table.get((r,), "accuracy"))]
     axes[1, 0].plot(range(len(rows)), values, "o-", color="black", markersize=3, markerfacecolor="white")
@@ -267,7 +282,7 @@ def _utilisation(table: Table) -> Figure:
                      label=f"{name}: mean {n.computed if n else 0:.3f}")
         if n is not None and i == 0:
             panel.axvline(n.published or 0, color="black", linewidth=0.8)
-            panel.annotate(f"published mean {n.published:.3f} ", (n.published or 0, 0.97),
+            panel.annotate(f"published mean {n.published:.3f} ", (n.published or 0, 0.99),
                            xycoords=("data", "axes fraction"), ha="right", va="top", fontsize=6.5)
     panel.set(xlabel="n / (n + 32), n unique vectors of a tile and slot", ylabel="tiles and slots (%)", xlim=(0.5, 1),
               title="tiles of a synthetic trace")
@@ -330,12 +345,14 @@ FIGURES: dict[str, Callable[[Table], Figure]] = {
     "accuracy": _accuracy,
     "int8": _int8,
     "images": _images,
-    "tile-rows": _sweep({"latency": ("latency, relative", 1.0), "accuracy": ("accuracy (%),\nquoted", 1.0),
-                         "capacity_bytes": ("buffers (KiB)", 1 / 1024)}, "rows m of a tile"),
+    "tile-rows": _sweep({"latency": ("latency, relative\nto m = 11648", 1.0),
+                         "accuracy": ("accuracy (%),\nquoted", 1.0), "capacity_bytes": ("buffers (KiB)", 1 / 1024)},
+                        "rows m of a tile"),
     "vector-size": _vectors,
-    "block-size": _sweep({"latency": ("latency, relative", 1.0), "accuracy": ("accuracy (%),\nquoted", 1.0)},
+    "block-size": _sweep({"latency": ("latency, relative\nto 3x3x3", 1.0), "accuracy": ("accuracy (%),\nquoted", 1.0)},
                          "block (frames x rows x columns)"),
-    "accumulators": _sweep({"latency": ("latency, relative", 1.0), "buffer_area_mm2": ("buffers (mm$^2$)", 1.0)},
+    "accumulators": _sweep({"latency": ("latency, relative\nto 160 lanes", 1.0),
+                            "buffer_area_mm2": ("buffers (mm$^2$)", 1.0)},
                            "lanes of the scatter accumulators"),
     "utilisation": _utilisation,
     "area-power": _area,

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["COLOUR", "COLUMN", "NAME", "PAGE", "RC", "bars", "colour", "keys_below", "label", "legend", "picture"]
+__all__ = ["COLOUR", "COLUMN", "NAME", "PAGE", "RC", "bars", "caption", "colour", "hatch_of", "keys_below", "label",
+           "legend", "picture", "whole"]
 
 COLUMN: Final = 3.45
 """Width of a column in inches."""
@@ -59,10 +60,10 @@ def colour(name: str, index: int = 0) -> str:
     return COLOUR.get(name, CYCLE[index % len(CYCLE)])
 
 
-def _hatch(n: Number) -> str:
+def hatch_of(n: Number) -> str:
     """Lines for a trace that is not the authors', dots for what is quoted, in whole or in part."""
     found = n.provenance.replace("fitted", "matched").split("+")
-    return next((hatch for name, hatch, _ in HATCH if name in found), "")
+    return "".join(hatch for name, hatch, _ in HATCH if name in found)
 
 
 def bars(axes: Axes, table: Table, groups: Sequence[str], series: Sequence[str],
@@ -83,7 +84,7 @@ def bars(axes: Axes, table: Table, groups: Sequence[str], series: Sequence[str],
             drawn.append(n)
             x = group + (i - (len(series) - 1) / 2) * one
             height = n.computed if n.computed is not None else n.published
-            axes.bar(x, (height or 0.0) * factor, one * 0.92, color=colours(name), hatch=_hatch(n), edgecolor="black",
+            axes.bar(x, (height or 0.0) * factor, one * 0.92, color=colours(name), hatch=hatch_of(n), edgecolor="black",
                      linewidth=0.3)
             if n.computed is not None and n.published is not None:
                 half = one * 0.44
@@ -119,9 +120,11 @@ def legend(figure: Figure, table: Table, series: Iterable[str], drawn: Sequence[
     from matplotlib.patches import Patch
 
     handles: list[Any] = [Patch(facecolor=colours(s), edgecolor="black", linewidth=0.3, label=label(s)) for s in series]
-    hatches = {_hatch(n) for n in drawn}
+    hatches = {hatch_of(n) for n in drawn}
+    kinds = [("", "exact")] if "" in hatches and len(hatches) > 1 else []
+    kinds += [(hatch, text) for _, hatch, text in HATCH if any(hatch in found for found in hatches)]
     handles += [Patch(facecolor="white", edgecolor="black", linewidth=0.3, hatch=hatch, label=text)
-                for _, hatch, text in HATCH if hatch in hatches]
+                for hatch, text in kinds]
     if any(n.computed is not None and n.published is not None for n in drawn):
         handles.append(Line2D([], [], color="black", linewidth=1.1, label="published"))
     accountings = table.accountings()
@@ -134,6 +137,32 @@ def legend(figure: Figure, table: Table, series: Iterable[str], drawn: Sequence[
         above.legend(handles=handles, loc="lower left", bbox_to_anchor=(0.0, 1.0), ncols=columns)
     else:
         figure.legend(handles=handles, loc="outside upper center", ncols=columns)
+
+
+CAPTION: Final = {
+    "exact": "exact: follows from the workload and published inputs",
+    "matched": "matched: on a trace made to have the published MACs",
+    "fitted": "fitted: those MACs themselves",
+    "synthetic": "synthetic: on a made-up trace",
+    "quoted": "quoted: measured by the authors",
+}
+"""What a kind of number is, for the caption."""
+CAPTION_SIZE: Final = 5
+"""Points."""
+
+
+def caption(figure: Figure, table: Table) -> None:
+    """What the figure shows, in which accounting, and where its numbers come from: lines below the panels, for which
+    the figure grows."""
+    import textwrap
+
+    kinds = {kind for n in table.numbers for kind in n.provenance.split("+")}
+    said = [text for kind, text in CAPTION.items() if kind in kinds]
+    parts = [f"Accounting: {' and '.join(table.accountings())}", *said]
+    width, height = figure.get_size_inches()
+    lines = textwrap.wrap(f"{table.title}. {'; '.join(parts)}.", int(width * 27))
+    figure.set_size_inches(width, height + (1.25 * len(lines) + 1) * CAPTION_SIZE / 72)
+    figure.supxlabel("\n".join(lines), x=0.01, ha="left", fontsize=CAPTION_SIZE, color="0.25")
 
 
 def picture(figure: Figure) -> dict[str, bytes]:
