@@ -10,11 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusc.isa.dynamic import DynamicCounts
+from focusc.isa.emulator.ahead import Followers, Helpers, followers, spare_cores
 from focusc.isa.emulator.blas import one_thread_each
-from focusc.isa.emulator.helpers import Helpers, spare_cores
 from focusc.isa.emulator.inputs import check_inputs
 from focusc.isa.emulator.memory import Constants
-from focusc.isa.emulator.plan import NO_PLAN, Plan, plan
 from focusc.isa.emulator.state import SicEvent, State, TopkEvent
 from focusc.isa.errors import Fault, IsaError
 from focusc.isa.host import HostRun
@@ -56,7 +55,7 @@ class _Chunk:
     rows: list[list[int]]
     """The resolved fields of each command."""
     tiles: list[list[int]]
-    plan: Plan
+    ahead: Followers
 
 
 class Emulator:
@@ -64,7 +63,7 @@ class Emulator:
 
     `observe` receives every SicEvent and TopkEvent. `host` runs the segments of a program that has some; without it the
     instruction `host` is a fault. `max_commands` and `max_steps` stop a program that does not end. `helpers` threads
-    compute products ahead or late (default: one for each further core, none if `strict`).
+    compute products ahead (default: one for each further core, none if `strict`).
     """
 
     def __init__(self, program: Program, strict: bool = False,
@@ -103,8 +102,8 @@ class Emulator:
         for part in expand_chunks(self.program, max_commands=self.max_commands, max_steps=self.max_steps):
             ops = part.op.tolist()
             rows = [row[:_COUNT[op]] for op, row in zip(ops, part.fields.tolist())]
-            found = plan(part, (len(state.act), len(state.wgt))) if self.helpers else NO_PLAN
-            chunk = _Chunk(part.pc.tolist(), ops, rows, part.tiles.tolist(), found)
+            ahead = followers(part, (len(state.act), len(state.wgt))) if self.helpers else {}
+            chunk = _Chunk(part.pc.tolist(), ops, rows, part.tiles.tolist(), ahead)
             commands += len(part)
             if commands <= _KEPT:
                 kept.append(chunk)
@@ -154,7 +153,7 @@ class Session:
         self._pcs, self._ops, self._rows = chunk.pcs, chunk.ops, chunk.rows
         self._next = 0
         if self._helping is not None:
-            self._helping.begin_chunk(chunk.plan)
+            self._helping.begin_chunk(chunk.ahead)
         self.state.begin_chunk(chunk.tiles)
         return True
 
@@ -200,12 +199,9 @@ class Session:
                     execute[op](state, *rows[i])
                     state.end()
             else:
-                for start, stop in self._stretches(first, last):
-                    for i in range(start, stop):
-                        state.pc = pcs[i]
-                        execute[ops[i]](state, *rows[i])
-                    if self._helping is not None:
-                        self._helping.settle(stop)
+                for i in range(first, last):
+                    state.pc = pcs[i]
+                    execute[ops[i]](state, *rows[i])
         except Fault as fault:
             raise fault.at(pcs[i], self.program.line(pcs[i]), self.program.node(pcs[i])) from None
         except (MemoryError, OverflowError, ValueError) as error:
@@ -215,15 +211,6 @@ class Session:
             raise fault.at(pcs[i], self.program.line(pcs[i]), self.program.node(pcs[i])) from None
         self.executed += last - first
         self._next = last
-
-    def _stretches(self, first: int, last: int) -> Iterator[tuple[int, int]]:
-        """Commands first..last in pieces; at the end of each a product may be due."""
-        if self._helping is not None:
-            for stop in self._helping.plan.stops:
-                if first < stop < last:
-                    yield first, stop
-                    first = stop
-        yield first, last
 
     def commands(self) -> Iterator[tuple[int, int, list[int]]]:
         """Yield each command before it is executed."""

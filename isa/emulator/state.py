@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from focusc.isa.dynamic import DynamicCounts
 from focusc.isa.emulator import kernels
-from focusc.isa.emulator.helpers import Helpers, multiply
+from focusc.isa.emulator.ahead import Helpers
 from focusc.isa.emulator.memory import Constants, Memory
 from focusc.isa.errors import Fault, IsaError
 from focusc.isa.host import HostRun, stored
@@ -188,15 +188,13 @@ class State:
             self.scratch = np.empty(rows * cols, np.float32)
         return self.scratch[:rows * cols].reshape(rows, cols)
 
-    def multiply(self, a: F32, w: F32, tile: F32, acc: bool) -> None:
-        """tile (+)= a @ w, float32. With helpers the product may be late: it is there when another command needs it."""
+    def product(self, a: F32, w: F32, out: F32) -> F32:
+        """a @ w, float32: in `out` or in an array of its own."""
         number = self.products
         self.products += 1
-        scratch = self.temporary(*tile.shape) if acc else tile
         if self.helpers is None:
-            multiply(a, w, tile, acc, scratch)
-        else:
-            self.helpers.multiply(number, a, w, tile, acc, scratch)
+            return np.matmul(a, w, out=out)
+        return self.helpers.product(number, a, w, out)
 
     # -------------------------------------------------------------- streams
 

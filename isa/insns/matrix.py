@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from focusc.isa.errors import Fault
 from focusc.isa.fields import Extent, Int, ext, flag, tile
 from focusc.isa.insns.base import Insn
@@ -37,4 +39,7 @@ class Mma(Insn, opcode=0x30, engine="mxu", mnemonic="mma"):
                         f"k={k} do not give the tile's {out.shape[0]}x{out.shape[1]}")
         if left.dtype == "f32" or right.dtype == "f32":
             raise Fault("run.type", "the array multiplies f16, bf16 and i8; an operand was loaded as f32")
-        s.multiply(a, w, out, acc == 1)
+        if acc:
+            np.add(out, s.product(a, w, s.temporary(out.shape[0], out.shape[1])), out=out)
+        elif (product := s.product(a, w, out)) is not out:
+            np.copyto(out, product)

@@ -1,4 +1,4 @@
-"""Products computed ahead or late: same bytes, same faults, and only where nothing writes the operands."""
+"""Products computed ahead of their turn: same bytes, same faults, and only where nothing writes the operands."""
 
 from __future__ import annotations
 
@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 from threadpoolctl import threadpool_info, threadpool_limits
 
 from focusc.isa import Insn, Program
-from focusc.isa.emulator import Emulator, helpers, machine
+from focusc.isa.emulator import Emulator, ahead, machine
 from focusc.isa.emulator.blas import one_thread_each
 from focusc.isa.emulator.machine import Session
-from focusc.isa.emulator.plan import plan
 from focusc.isa.errors import Fault
-from focusc.isa.insns import Endl, Fwd, LdAct, LdWgt, Loop, Mma, St, Tile, VLd, VMuli
+from focusc.isa.insns import Endl, LdAct, LdWgt, Loop, Mma, St, Tile, VLd, VMuli
 from focusc.isa.sequencer import expand
 from tests.isa.helpers import Layout
 
@@ -29,7 +28,7 @@ ROWS, K, N = 8, 64, 16
 @pytest.fixture(autouse=True)
 def _hand_out_everything(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Small products too."""
-    monkeypatch.setattr(helpers, "_WORTH", 0)
+    monkeypatch.setattr(ahead, "_WORTH", 0)
     yield
 
 
@@ -48,11 +47,6 @@ def product(at: Layout, x: int, panel: int, tile: int, acc: int = 0, stored: int
     return [LdAct(at["x"] + 2 * ROWS * K * x, rows=ROWS, cols=K, stride=2 * K), weight, Mma(tile, k=K, acc=acc)]
 
 
-def values(at: Layout, source: int, tile: int, panel: int, acc: int = 1) -> list[Insn]:
-    """tile (+)= tile source @ a panel of w, as P @ V."""
-    return [Fwd(source), LdWgt(at["w"] + 2 * N * panel, k=N, n=N, stride=512), Mma(tile, k=N, acc=acc)]
-
-
 def tiles() -> list[Insn]:
     return [Tile(t, off=t * 4 * ROWS * N, rows=ROWS, cols=N, pitch=N) for t in range(3)]
 
@@ -66,9 +60,9 @@ def start(at: Layout) -> list[Insn]:
 X = RNG.standard_normal((4, ROWS, K)).astype(np.float16)
 
 
-def memory(program: Program, count: int) -> bytes:
-    """What DRAM and the output buffer hold at the end of a run with `count` helpers."""
-    session = Emulator(program, helpers=count).session({"x": X})
+def memory(program: Program, helpers: int) -> bytes:
+    """What DRAM and the output buffer hold at the end."""
+    session = Emulator(program, helpers=helpers).session({"x": X})
     session.finish()
     mem = session.state.mem
     mem.want_raw(0, len(mem.raw))
@@ -82,15 +76,12 @@ COMMAND = st.one_of(
     st.tuples(st.just("st"), st.integers(0, 2), st.sampled_from(["x", "y"]), st.integers(0, 3)),
     st.tuples(st.just("split"), st.integers(0, 3), st.integers(0, 7), st.integers(0, 2), st.integers(0, 3)),
     st.tuples(st.just("muli"), st.integers(0, 2)),
-    st.tuples(st.just("values"), st.integers(0, 2), st.integers(0, 2), st.integers(0, 7), st.integers(0, 1)),
 )
 
 
 @given(st.lists(COMMAND, max_size=24))
 @example([("mma", 0, 0, 0, 0, 0), ("mma", 0, 1, 1, 0, 0), ("st", 1, "x", 0), ("mma", 0, 2, 2, 0, 0)])
 @example([("split", 0, 0, 0, 0), ("mma", 0, 1, 1, 0, 0)])
-@example([("values", 0, 1, 0, 1), ("muli", 0), ("muli", 2), ("muli", 1), ("values", 0, 1, 3, 0), ("muli", 2)])
-@example([("mma", 0, 0, 0, 1, 1), ("muli", 1), ("st", 1, "y", 0)])
 @example([("mma", 0, 0, 0, 0, 1), ("st", 0, "y", 1), ("mma", 0, 1, 1, 0, 1)])
 def test_results_do_not_depend_on_helpers(commands: list[tuple]) -> None:
     at = layout()
@@ -106,8 +97,6 @@ def test_results_do_not_depend_on_helpers(commands: list[tuple]) -> None:
             x, panel, tile, place = args
             *loads, mma = product(at, x, panel, tile)
             text += [*loads, St(tile, at["x"] + 2 * ROWS * N * place, stride=2 * N), mma]
-        elif what == "values":
-            text += values(at, *args)
         else:
             text.append(VMuli(args[0], args[0], imm=0.5))
     program = at.program(text)
@@ -115,7 +104,7 @@ def test_results_do_not_depend_on_helpers(commands: list[tuple]) -> None:
 
 
 def groups(text: list[Insn], at: Layout) -> dict[int, list[int]]:
-    found = plan(expand(at.program(text)), (0, 0)).followers
+    found = ahead.followers(expand(at.program(text)), (0, 0))
     return {leader: [number for number, _ in led] for leader, led in found.items()}
 
 
@@ -147,47 +136,8 @@ def test_a_store_to_an_operand_begins_a_new_group(name: str, stored: int) -> Non
 def test_entries_from_before_the_chunk_come_first() -> None:
     at = layout()
     text = [*tiles(), *product(at, 0, 0, 0), *product(at, 0, 1, 1), *product(at, 0, 2, 1)]
-    assert list(plan(expand(at.program(text)), (1, 1)).followers) == [1]
-    assert list(plan(expand(at.program(text)), (0, 0)).followers) == [0]
-
-
-def late(text: list[Insn], at: Layout) -> list[Insn | None]:
-    """By product that can be late, in order: the instruction that must see it (None: whatever comes next)."""
-    program = at.program(text)
-    trace = expand(program)
-    return [program.insns[int(trace.pc[stop])] if stop < len(trace) else None
-            for stop in plan(trace, (0, 0)).late.values()]
-
-
-def test_a_product_is_due_where_its_tile_is_touched() -> None:
-    at = layout()
-    near, far = VMuli(1, 1, imm=0.5), VMuli(2, 2, imm=0.5)
-    assert late([*tiles(), *values(at, 0, 1, 0), far, near], at) == [near]
-    assert late([*tiles(), *values(at, 0, 1, 0), near, far], at) == []  # nothing to do in between
-    assert late([*tiles(), *values(at, 0, 1, 0), far], at) == [None]
-    part = Tile(3, off=4 * ROWS * N + 64, rows=1, cols=2, pitch=2)  # another window of the same bytes
-    again = VMuli(3, 3, imm=2.0)
-    assert late([*tiles(), part, *values(at, 0, 1, 0), far, again], at) == [again]
-
-
-@pytest.mark.parametrize(("place", "waits"), [(0, True), (9, False)])
-def test_a_product_is_due_where_its_operands_are_written(place: int, waits: bool) -> None:
-    at = layout()
-    store = St(2, at["y"] + 2 * ROWS * N * place, stride=2 * N)
-    text = [*tiles(), *product(at, 0, 0, 1, stored=1), VMuli(2, 2, imm=0.5), store, VMuli(0, 0, imm=0.5)]
-    assert late(text, at) == [store if waits else None]
-
-
-def test_late_products_are_there_when_a_fault_ends_the_run() -> None:
-    at = layout()
-    text = [*start(at), *values(at, 0, 1, 3), VMuli(2, 2, imm=0.5), VLd(0)]  # v.ld has nothing to take
-    found: list[bytes] = []
-    for count in (0, 2):
-        session = Emulator(at.program(text), helpers=count).session({"x": X})
-        with pytest.raises(Fault):
-            session.finish()
-        found.append(session.state.obuf.tobytes())
-    assert found[0] == found[1]
+    assert list(ahead.followers(expand(at.program(text)), (1, 1))) == [1]
+    assert list(ahead.followers(expand(at.program(text)), (0, 0))) == [0]
 
 
 def test_helpers_compute(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -195,13 +145,13 @@ def test_helpers_compute(monkeypatch: pytest.MonkeyPatch) -> None:
     at = layout()
     text = [*tiles(), Loop(8), *product(at, 0, 0, 0), St(0, at["y"], stride=2 * N), Endl()]
     handed: list[int] = []
-    release = helpers.Helpers._release
+    release = ahead.Helpers._release
 
-    def seen(self: helpers.Helpers, a: np.ndarray, led: list) -> None:
+    def seen(self: ahead.Helpers, a: np.ndarray, led: list) -> None:
         release(self, a, led)
         handed.append(len(self._ahead))
 
-    monkeypatch.setattr(helpers.Helpers, "_release", seen)
+    monkeypatch.setattr(ahead.Helpers, "_release", seen)
     expected = memory(at.program(text), 0)
     assert memory(at.program(text), 1) == expected and handed == [7]
 
@@ -212,9 +162,9 @@ def test_a_fault_is_at_its_instruction_whatever_was_computed_ahead() -> None:
     text = [*tiles(), *product(at, 0, 0, 0), *product(at, 0, 1, 1), *outside, *product(at, 0, 2, 2)]
     program = at.program(text)
     faults: list[tuple[str, int]] = []
-    for count in (0, 2):
+    for helpers in (0, 2):
         with pytest.raises(Fault) as caught:
-            Emulator(program, helpers=count).run({"x": X})
+            Emulator(program, helpers=helpers).run({"x": X})
         faults.append((str(caught.value), caught.value.pc))
     assert faults[0] == faults[1] and faults[0][1] == text.index(outside[1])
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from focusc.isa import Fault, FormatError, Insn, IsaError, Program, Symbol, assemble, disassemble, load, save
 from focusc.isa.container import read_sections
 from focusc.isa.emulator import Emulator
-from focusc.isa.emulator.plan import plan
+from focusc.isa.emulator.ahead import followers
 from focusc.isa.host import HostNode, HostSegment
 from focusc.isa.insns import Halt, Host, LdAct, LdWgt, Mma, St, Tile, VLd
 from focusc.isa.machine import Machine
@@ -162,7 +162,7 @@ def test_no_product_is_computed_ahead_across_a_host_segment() -> None:
     def ahead(middle: list[Insn]) -> int:
         text = [*product(1, y + 512), *middle, *product(2, y + 1024), Halt()]
         trace = expand(Program(text, b"", base.symbols, 4096, hardware=HARDWARE, host=base.host))
-        return sum(map(len, plan(trace, (0, 0)).followers.values()))
+        return sum(map(len, followers(trace, (0, 0)).values()))
 
     assert (ahead([]), ahead([Host(0)])) == (1, 0)
 
