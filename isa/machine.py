@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -192,13 +192,7 @@ class Machine(_Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> Machine:
-        problems: list[str] = []
-        for name, buffer in self.buffers.items():
-            unknown = [macro for macro in buffer.macros if macro not in self.macros]
-            if unknown or not buffer.macros:
-                problems.append(f"buffers.{name}.macros: found {unknown}, expected some of {sorted(self.macros)}")
-            elif sum(self.macros[m].bytes * n for m, n in buffer.macros.items()) < buffer.bytes:
-                problems.append(f"buffers.{name}.bytes: found {buffer.bytes}, more than its macros hold")
+        problems = macro_problems(self.buffers.items(), self.macros)
         slice_bytes = 2 * self.array.rows * self.array.cols * 2
         if self.buffers.weights.bytes < slice_bytes:
             problems.append(
@@ -285,6 +279,18 @@ class Machine(_Table):
     def buffer_bytes(self) -> int:
         """Sum of the on-chip buffers."""
         return sum(buffer.bytes for _, buffer in self.buffers.items())
+
+
+def macro_problems(buffers: Iterable[tuple[str, Buffer]], macros: Mapping[str, Macro]) -> list[str]:
+    """Findings on buffers whose macros are not declared, or hold fewer bytes than the design uses."""
+    problems: list[str] = []
+    for name, buffer in buffers:
+        unknown = [macro for macro in buffer.macros if macro not in macros]
+        if unknown or not buffer.macros:
+            problems.append(f"buffers.{name}.macros: found {unknown}, expected some of {sorted(macros)}")
+        elif sum(macros[m].bytes * n for m, n in buffer.macros.items()) < buffer.bytes:
+            problems.append(f"buffers.{name}.bytes: found {buffer.bytes}, more than its macros hold")
+    return problems
 
 
 def digest_of(description: Mapping[str, Any]) -> str:

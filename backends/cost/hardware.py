@@ -16,7 +16,19 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from focusc.backends.hardware import TARGETS, parse_description, read_description
 from focusc.isa.errors import IsaError
-from focusc.isa.machine import SFU_UNITS, Array, Buffer, Dram, EnergyModel, Machine, Macro, Sec, Sic, explain
+from focusc.isa.machine import (
+    SFU_UNITS,
+    Array,
+    Buffer,
+    Dram,
+    EnergyModel,
+    Machine,
+    Macro,
+    Sec,
+    Sic,
+    explain,
+    macro_problems,
+)
 
 __all__ = ["ACCELERATORS", "Accelerator", "Codec", "Logic", "Merger", "Tiles", "VectorUnit", "load_accelerator",
            "parse_accelerator"]
@@ -113,13 +125,7 @@ class Accelerator(_Table):
 
     @model_validator(mode="after")
     def _consistent(self) -> Accelerator:
-        problems: list[str] = []
-        for name, buffer in self.buffers.items():
-            unknown = [macro for macro in buffer.macros if macro not in self.macros]
-            if unknown or not buffer.macros:
-                problems.append(f"buffers.{name}.macros: found {unknown}, expected some of {sorted(self.macros)}")
-            elif sum(self.macros[m].bytes * n for m, n in buffer.macros.items()) < buffer.bytes:
-                problems.append(f"buffers.{name}.bytes: found {buffer.bytes}, more than its macros hold")
+        problems = macro_problems(self.buffers.items(), self.macros)
         t = self.tiles
         for name, rows, cols in (("activation", t.m, t.k), ("weights", t.k, t.n), ("output", t.m, t.n)):
             need = 2 * rows * cols * ELEMENT_BYTES

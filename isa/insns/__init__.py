@@ -30,43 +30,26 @@ from focusc.isa.insns.sequencer import (
     Trap,
 )
 from focusc.isa.insns.stream import LdAct, LdConc, LdIdx, LdPatch, LdWgt, St, StIdx
-from focusc.isa.insns.vector import (
-    Fwd,
-    VAdd,
-    VAddi,
-    VBlend,
-    VCopy,
-    VDiv,
+from focusc.isa.insns.vector_arithmetic import VAdd, VAddi, VDiv, VMax, VMaxi, VMin, VMini, VMul, VMuli, VSub
+from focusc.isa.insns.vector_functions import (
     VErf,
     VExp,
     VExps,
-    VFill,
     VGelu,
     VGelue,
     VGeluQuick,
-    VLd,
     VLog,
-    VMask,
-    VMax,
-    VMaxi,
-    VMin,
-    VMini,
-    VMul,
-    VMuli,
     VNeg,
     VRecip,
-    VRmax,
-    VRot,
     VRsqrt,
-    VRsum,
-    VRsumsq,
-    VSel,
     VSigmoid,
     VSilu,
     VSqrt,
-    VSub,
     VTanh,
 )
+from focusc.isa.insns.vector_masks import VBlend, VMask, VSel
+from focusc.isa.insns.vector_moves import Fwd, VCopy, VFill, VLd, VRot
+from focusc.isa.insns.vector_reduce import VRmax, VRsum, VRsumsq
 
 __all__ = [
     "Add", "Addi", "BY_MNEMONIC", "CfgConvIn", "CfgConvWin", "CfgLayout", "CfgPos", "CfgSic", "DTYPES", "Divi",
