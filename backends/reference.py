@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 from focusc.backends.compiler import PACKAGE
 from focusc.backends.lower.context import HANDLERS
 from focusc.ir.passes.registry import ALIASES, Pass, load_all
+from focusc.ir.reference import write_or_check
 
 __all__ = ["main", "reference"]
 
@@ -56,13 +56,7 @@ def reference() -> str:
 
 def main(arguments: list[str]) -> int:
     """Write the page, or with --check say whether the file is up to date (exit code 1 if not)."""
-    check = "--check" in arguments
-    names = [a for a in arguments if a != "--check"]
-    path = Path(names[0] if names else "docs/passes.md")
-    if check:
-        return 0 if path.read_text(encoding="utf-8") == reference() else 1
-    path.write_text(reference(), encoding="utf-8")
-    return 0
+    return write_or_check(reference(), arguments, "docs/passes.md")
 
 
 if __name__ == "__main__":

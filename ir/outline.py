@@ -144,8 +144,3 @@ def _described(op: Op, reason: Diagnostic) -> dict[str, Any]:
         "hint": reason.hint,
         "macs": macs(op),
     }
-
-
-def host_calls(module: Module) -> list[Op]:
-    """The host calls of a module, in order."""
-    return [op for op in module.body.ops if op.name == "host.call"]

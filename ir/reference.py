@@ -108,15 +108,19 @@ def reference() -> str:
     return "\n".join(parts)
 
 
-def main(arguments: list[str]) -> int:
-    """Write the page, or with --check say whether the file is up to date (exit code 1 if not)."""
-    check = "--check" in arguments
+def write_or_check(page: str, arguments: list[str], default: str) -> int:
+    """Write a page into the file named, or with --check say whether it is up to date (exit code 1 if not)."""
     names = [a for a in arguments if a != "--check"]
-    path = Path(names[0] if names else "docs/ir.md")
-    if check:
-        return 0 if path.read_text(encoding="utf-8") == reference() else 1
-    path.write_text(reference(), encoding="utf-8")
+    path = Path(names[0] if names else default)
+    if "--check" in arguments:
+        return 0 if path.read_text(encoding="utf-8") == page else 1
+    path.write_text(page, encoding="utf-8")
     return 0
+
+
+def main(arguments: list[str]) -> int:
+    """Write the page of the ops, or check it."""
+    return write_or_check(reference(), arguments, "docs/ir.md")
 
 
 if __name__ == "__main__":

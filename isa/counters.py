@@ -49,10 +49,6 @@ class Counters:
     """Cycles at work of each logic activity: one instance-cycle of each of its components at full width.
     `array` counts streamed vectors only; fill and drain are known to the timing."""
 
-    def macs_by_pc(self, trace: Trace, count: int) -> Ints:
-        """Array MACs of each instruction."""
-        return by_pc(trace, self.macs, count)
-
 
 def by_pc(trace: Trace, values: NDArray[Any], count: int) -> NDArray[Any]:
     """Sum of per-command values over the executions of each of `count` instructions."""

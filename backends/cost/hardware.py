@@ -227,11 +227,6 @@ class Accelerator(_Table):
         """Rated power of all logic."""
         return sum(part.count * part.power_mw for part in self.components.values())
 
-    @property
-    def logic_mm2(self) -> float:
-        """Area of all logic."""
-        return sum(part.count * part.area_mm2 for part in self.components.values())
-
 
 @dataclass(frozen=True, slots=True)
 class BufferFigures:

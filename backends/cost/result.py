@@ -165,11 +165,6 @@ class Cost:
         return sum((*self.dram_read_bytes.values(), *self.dram_write_bytes.values()), np.zeros_like(self.compute_by_op))
 
     @property
-    def dram_bytes_per_compute_cycle(self) -> float:
-        """The published `dram_bandwidth`: stalls do not count."""
-        return self.dram_bytes / self.compute_cycles
-
-    @property
     def sram_mj(self) -> float:
         """Energy of the buffers."""
         return sum(self.sram_mj_by_buffer.values())
