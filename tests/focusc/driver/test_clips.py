@@ -97,6 +97,24 @@ def test_a_clip_has_questions_and_no_right_answers() -> None:
     assert not any("accuracy" in row for row in found)
 
 
+@pytest.mark.slow
+def test_the_demo_answers_about_a_clip(tmp_path: Path) -> None:
+    """From the clip's bytes to answers, tables and a picture: no answer is known, so agreement is what is told."""
+    told: list[str] = []
+    clip = write_clip(tmp_path / "grey.mp4", 8)
+    done = demonstration.demo(tmp_path / "out", video=clip, samples=1, say=told.append)
+    text = "\n".join(told)
+    assert f"answer 1 questions about {clip} with onnxruntime and on the emulator, 4 programs" in text
+    assert f"look closer at one question: {clip_samples(DEMO, clip)[0].text}\n" in text and "(wrong)" not in text
+    rows = {row["method"]: row for row in done["rows"]}
+    assert list(rows) == ["onnxruntime", "dense", "sec", "sic", "focus"]
+    assert rows["dense"]["agreement"] == 1 and not any("accuracy" in row for row in rows.values())
+    assert rows["focus"]["sparsity"] > rows["dense"]["sparsity"] == 0
+    out = tmp_path / "out"
+    assert set(done["files"]) <= {path.name for path in out.iterdir()}
+    assert (out / "patches.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_links_are_counted_by_site_and_by_frame(tmp_path: Path) -> None:
     """Two equal frames: at the first site the second frame links throughout, and the emulator counts the same."""
     shape = Decoder(width=64, layers=1, frames=2, rows=4, columns=4)
