@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from hypothesis import strategies as st
 
 from focusc.isa import INSNS, Addr, Insn, R
-from focusc.isa.fields import Field
+from focusc.isa.fields import AnyField
+
+T = TypeVar("T")
+
+
+class Draw(Protocol):
+    """What draws a value: the argument of a composite strategy, or the `draw` of `st.data()`."""
+
+    def __call__(self, strategy: st.SearchStrategy[T], /) -> T: ...
+
 
 CLASSES = [INSNS[opcode] for opcode in sorted(INSNS)]
 
 
-def values(item: Field) -> st.SearchStrategy[Any]:
+def values(item: AnyField) -> st.SearchStrategy[Any]:
     """Every value that a field can hold."""
     if item.kind in ("ext", "sext"):
         low, high = (0, (1 << 24) - 1) if item.kind == "ext" else (-(1 << 23), (1 << 23) - 1)

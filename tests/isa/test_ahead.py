@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from threading import Event, Thread
+from typing import Any
 
 import numpy as np
 import pytest
@@ -83,7 +84,7 @@ COMMAND = st.one_of(
 @example([("mma", 0, 0, 0, 0, 0), ("mma", 0, 1, 1, 0, 0), ("st", 1, "x", 0), ("mma", 0, 2, 2, 0, 0)])
 @example([("split", 0, 0, 0, 0), ("mma", 0, 1, 1, 0, 0)])
 @example([("mma", 0, 0, 0, 0, 1), ("st", 0, "y", 1), ("mma", 0, 1, 1, 0, 1)])
-def test_results_do_not_depend_on_helpers(commands: list[tuple]) -> None:
+def test_results_do_not_depend_on_helpers(commands: list[tuple[Any, ...]]) -> None:
     at = layout()
     text = start(at)
     for what, *args in commands:
@@ -147,7 +148,7 @@ def test_helpers_compute(monkeypatch: pytest.MonkeyPatch) -> None:
     handed: list[int] = []
     release = ahead.Helpers._release
 
-    def seen(self: ahead.Helpers, a: np.ndarray, led: list) -> None:
+    def seen(self: ahead.Helpers, a: np.ndarray, led: list[tuple[int, ahead.Panel]]) -> None:
         release(self, a, led)
         handed.append(len(self._ahead))
 

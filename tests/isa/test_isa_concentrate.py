@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from focusc.isa import Fault, Program
+from focusc.isa import Fault, Insn, Program
 from focusc.isa.emulator import Emulator, SicEvent, TopkEvent
 from focusc.isa.insns import (
     CfgLayout,
@@ -30,6 +30,7 @@ from focusc.isa.insns import (
 from focusc.isa.program import conc_block
 from tests import reference_concentration as reference
 from tests.isa.helpers import Layout, run
+from tests.isa.strategies import Draw
 
 
 def sic_program(rows: int, cols: int, positions: list[int] | None, w: reference.Window, visual_start: int = 0,
@@ -41,7 +42,7 @@ def sic_program(rows: int, cols: int, positions: list[int] | None, w: reference.
     pos = m.add("pos", "input", (len(positions),), "i32") if positions is not None else 0
     block = m.room(slots * conc_block(cap))
     n = count if count is not None else len(positions) if positions is not None else rows
-    text: list[Any] = [
+    text: list[Insn] = [
         CfgLayout(*w.grid, *w.strides),
         CfgSic(*w.block, threshold=w.threshold, boundary=w.boundary, chase=w.chase),
         CfgPos(pos, n, visual_start, int(positions is None)),
@@ -53,7 +54,7 @@ def sic_program(rows: int, cols: int, positions: list[int] | None, w: reference.
     return m.program(text)
 
 
-def vectors(draw: st.DrawFn, rows: int, cols: int) -> np.ndarray:
+def vectors(draw: Draw, rows: int, cols: int) -> np.ndarray:
     """Rows of small integers built from a few prototypes, so that sums are exact and links, ties and zeros are common."""
     rng = np.random.default_rng(draw(st.integers(0, 2 ** 32 - 1)))
     kinds = rng.integers(-2, 3, (draw(st.integers(1, 4)), cols))
@@ -82,7 +83,8 @@ def test_sic_is_the_transcription(case: tuple[np.ndarray, list[int], reference.W
     x, positions, w = case
     expected = reference.sic(x.astype(np.float32), positions, w, np.float16)
     seen: list[Any] = []
-    result = run(sic_program(*x.shape, positions, w), {"x": x, "pos": np.array(positions)}, seen.append)
+    rows, cols = x.shape
+    result = run(sic_program(rows, cols, positions, w), {"x": x, "pos": np.array(positions)}, seen.append)
     event = seen[0]
     assert isinstance(event, SicEvent) and event.site == 5
     assert event.links.tolist() == expected.links
@@ -153,11 +155,11 @@ def topk_program(n: int, k: int, v0: int, tail: int, folds: list[tuple[np.ndarra
     m = Layout()
     pos = m.add("pos", "input", (n,), "i32")
     rows_at, kept_at = m.add("rows", "output", (v0 + k + tail,), "i32"), m.add("kept", "output", (k,), "i32")
-    text: list[Any] = [CfgPos(pos, n, v0, int(identity)), SecInit(n)]
+    text: list[Insn] = [CfgPos(pos, n, v0, int(identity)), SecInit(n)]
     for number, (data, col0) in enumerate(folds):
-        at = m.add(f"a{number}", "input", data.shape, "f32")
-        text += [Tile(1, 0, *data.shape, data.shape[1]), LdAct(at, *data.shape, 4 * data.shape[1], "f32"), VLd(1),
-                 SecFold(1, col0)]
+        rows, cols = data.shape
+        at = m.add(f"a{number}", "input", (rows, cols), "f32")
+        text += [Tile(1, 0, rows, cols, cols), LdAct(at, rows, cols, 4 * cols, "f32"), VLd(1), SecFold(1, col0)]
     return m.program([*text, SecTopk(k, rows_at, kept_at, v0 + n + tail)])
 
 

@@ -173,7 +173,7 @@ def test_hostile_contents_with_right_checksums(name: str, content: bytes, data: 
         assert error.code.startswith("container.")
 
 
-SYMBOLS: list[tuple[Any, str]] = [
+SYMBOLS: list[tuple[Any, str | None]] = [
     ({"arena_bytes": -1, "symbols": []}, "arena_bytes is -1, expected an integer in 0..281474976710656"),
     ({"arena_bytes": 1 << 60, "symbols": []}, f"arena_bytes is {1 << 60}, expected an integer in 0..281474976710656"),
     ({"arena_bytes": 64, "symbols": [["y", "output", "f16", [1 << 40, 1 << 40], 128]]}, None),

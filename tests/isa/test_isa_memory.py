@@ -83,7 +83,7 @@ def test_memory_of_mixed_types_is_bytes(steps: list[tuple[str, bool, int, int, i
             continue
         view = np.ndarray((rows, cols), numpy_type[dtype], model, addr, (stride, item))
         if store:
-            data = np.random.default_rng(seed).integers(-400, 400, (rows, cols)).astype(F32) / 4
+            data = np.random.default_rng(seed).integers(-400, 400, (rows, cols)).astype(F32) * F32(0.25)
             memory.store(addr, stride, dtype, data.reshape(-1), 0, cols, rows, cols)
             view[:] = np.clip(np.rint(data), -128, 127).astype(np.int8) if dtype == "i8" else data.astype(numpy_type[dtype])
         else:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -176,7 +177,8 @@ def test_patches_are_im2col(shape: Any, kernel: Any, stride: Any, pad: Any, dtyp
     m = Layout()
     at, y = m.add("x", "input", shape, dtype), m.add("y", "output", (rows, k))
     first = rows // 3
-    text = [CfgConvIn(*shape[1:], dtype), CfgConvWin(*kernel, *stride, *pad, *out)]
+    _, c, d, h, w = shape
+    text: list[Insn] = [CfgConvIn(c, d, h, w, dtype), CfgConvWin(*kernel, *stride, *pad, *out)]
     for row0, count in ((0, first), (first, rows - first)):
         text += [LdPatch(at, row0, count, k), St("s", y + 2 * k * row0, 2 * k)]
     assert (run(m.program(text), {"x": x}).outputs["y"] == expected).all()
@@ -192,16 +194,17 @@ UNARY = {
 POSITIVE = (VRsqrt, VSqrt, VLog)
 
 
-def vector_program(text: list[Insn], rows: int, cols: int, **tiles: tuple[int, ...]) -> Any:
+def vector_program(text: Sequence[Insn], rows: int, cols: int, **tiles: tuple[int, ...]) -> Any:
     """Tiles t1 = a (input), t2 = b (input), t3 = d (output y), f32 in memory."""
     m = Layout()
     a, b = m.add("a", "input", (rows, cols), "f32"), m.add("b", "input", tiles.get("b", (rows, cols)), "f32")
     y = m.add("y", "output", tiles.get("y", (rows, cols)), "f32")
     high, wide = m.symbols[1].shape
-    out = m.symbols[2].shape
-    head = [Tile(1, 0, rows, cols, cols + 3), Tile(2, 64 * 400, high, wide, wide), Tile(3, 64 * 800, *out, out[1]),
+    to_rows, to_cols = m.symbols[2].shape
+    head = [Tile(1, 0, rows, cols, cols + 3), Tile(2, 64 * 400, high, wide, wide),
+            Tile(3, 64 * 800, to_rows, to_cols, to_cols),
             LdAct(a, rows, cols, 4 * cols, "f32"), VLd(1), LdAct(b, high, wide, 4 * wide, "f32"), VLd(2)]
-    return m.program([*head, *text, St(3, y, 4 * out[1], "f32")])
+    return m.program([*head, *text, St(3, y, 4 * to_cols, "f32")])
 
 
 @pytest.mark.parametrize("cls", UNARY, ids=lambda c: c.mnemonic)
@@ -275,7 +278,7 @@ def test_rotate(interleaved: int, d: int) -> None:
         expected = np.stack([-heads[..., 1::2], heads[..., ::2]], -1).reshape(3, 24)
     else:
         expected = np.concatenate([-heads[..., 4:], heads[..., :4]], -1).reshape(3, 24)
-    text: list[Insn] = [VRot(d, 1, 8, interleaved)] + ([VCopy(3, 1)] if d == 1 else [])
+    text = [VRot(d, 1, 8, interleaved), *([VCopy(3, 1)] if d == 1 else [])]
     assert (run(vector_program(text, 3, 24), {"a": a, "b": a}).outputs["y"] == expected).all()
 
 

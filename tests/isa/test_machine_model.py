@@ -10,6 +10,7 @@ import pytest
 from focusc.backends.hardware import load_hardware
 from focusc.isa.errors import IsaError
 from focusc.isa.machine import Machine, digest_of
+from tests.unchecked import unchecked
 
 
 def plain(name: str = "focus") -> dict[str, Any]:
@@ -66,7 +67,7 @@ def test_plain_form_round_trips_and_decides_the_digest() -> None:
 
 def test_the_machine_is_frozen() -> None:
     with pytest.raises(Exception, match="frozen"):
-        load_hardware("focus").queue_depth = 3  # type: ignore[misc]
+        unchecked(load_hardware("focus")).queue_depth = 3
 
 
 CASES: list[tuple[tuple[str, ...], Any, str]] = [

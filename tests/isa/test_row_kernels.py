@@ -52,8 +52,9 @@ def test_hidden_keys(x: np.ndarray, first: int, window: int) -> None:
     key, query = np.arange(cols)[None, :] - first + 1, np.arange(rows)[:, None]
     hidden = (key > query) | ((key <= query - window) if window else False)
     expected = np.where(hidden, F32(-5), x)
-    outside = x.base[:, cols:].copy() if x.base is not None else None
+    whole = x.base
+    outside = whole[:, cols:].copy() if whole is not None else None
     kernels.hide(*place(x), first, window, F32(-5))
     np.testing.assert_array_equal(x, expected)
-    if outside is not None:
-        np.testing.assert_array_equal(x.base[:, cols:], outside)
+    if whole is not None:
+        np.testing.assert_array_equal(whole[:, cols:], outside)

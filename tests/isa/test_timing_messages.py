@@ -15,8 +15,10 @@ from focusc.isa.insns import Endl, Halt, Insn, LdAct, LdWgt, Loop, Mma, SecInit,
 from focusc.isa.machine import Machine
 from focusc.isa.site_counts import sites_of
 from focusc.isa.timing import simulate
+from tests.arrays import save_arrays
 from tests.isa.timing_programs import concentrated, counts, gemm, machine, program
 from tests.messages import check_message
+from tests.unchecked import unchecked
 
 TILE = Tile(t=0, off=0, rows=4, cols=32, pitch=32)
 LOAD = LdAct(addr=0, rows=4, cols=32, stride=64)
@@ -38,7 +40,7 @@ def small_output() -> Machine:
 LARGE = [Tile(t=0, off=0, rows=1024, cols=64, pitch=64), LdAct(addr=0, rows=1024, cols=64, stride=128)]
 STUCK = [LARGE[0], Loop(count=5), LARGE[1], Endl(), Loop(count=5), VLd(d=0), Endl()]
 CASES: dict[str, Callable[[], object]] = {
-    "timing.array": lambda: simulate(program([TILE]), machine(), array="fast"),  # type: ignore[arg-type]
+    "timing.array": lambda: simulate(program([TILE]), machine(), array=unchecked("fast")),
     "timing.stream": timed([TILE, VLd(d=0)]),
     "timing.shape": timed([TILE, LOAD, LdWgt(addr=0, k=31, n=32, stride=64), Mma(t=0, k=32)]),
     "timing.engine": timed([SecInit(n=4)], load_hardware("systolic")),
@@ -77,7 +79,7 @@ def test_files_of_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reques
     check_message("counts.program", lambda: simulate(other, machine(), found), request, hide=digests)
     with np.load("t.npz") as data:
         arrays = dict(data)
-    np.savez("new.npz", **(arrays | {"focusc_counts": np.int64(99)}))
+    save_arrays("new.npz", arrays | {"focusc_counts": np.array(99, np.int64)})
     check_message("counts.version", lambda: DynamicCounts.load("new.npz"), request)
     np.savez("no.npz", rows=np.zeros(3))
     check_message("counts.format", lambda: DynamicCounts.load("no.npz"), request)

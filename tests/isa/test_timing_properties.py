@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from focusc.isa import Insn, Program
+from focusc.isa import Insn, IsaError, Program
 from focusc.isa.insns import Endl, Fence, Fwd, LdAct, LdWgt, Loop, Mma, St, Tile, VAdd, VExp, VLd, VMuli, VSilu
 from focusc.isa.timing import ENGINES, Timing, simulate
 from tests.isa.timing_programs import array_cycles, concentrated, counts, machine, parts_add_up, program
@@ -50,7 +50,7 @@ def programs(draw: st.DrawFn) -> Program:
         elif kind == 3:
             text += [LdAct(addr=0, rows=rows, cols=cols, stride=2 * cols), VLd(d=t)]
         elif kind == 4:
-            text += [LdAct(addr=0, rows=rows, cols=cols, stride=2 * cols), VAdd(d=t, a=t, b="s")]  # type: ignore[arg-type]
+            text += [LdAct(addr=0, rows=rows, cols=cols, stride=2 * cols), VAdd(d=t, a=t, b="s")]
         elif kind == 5:
             text.append(Fence(act=draw(st.integers(0, 1)), wgt=draw(st.integers(0, 1)), store=draw(st.integers(0, 1))))
         else:
@@ -201,7 +201,7 @@ def test_loads_that_can_never_be_taken_in_time_are_a_deadlock() -> None:
         VLd(d=0),
         Endl(),
     ]
-    with pytest.raises(Exception, match="no progress") as caught:
+    with pytest.raises(IsaError, match="no progress") as caught:
         simulate(program(text), machine(queue_depth=2))
     assert "ld.act" in caught.value.render()
     assert simulate(program(text), machine(queue_depth=8)).cycles > 0

@@ -16,6 +16,7 @@ from focusc.isa.emulator import Emulator
 from focusc.isa.insns import CfgLayout, CfgPos, CfgSic, Fence, LdAct, LdConc, LdWgt, Mma, Sic, St, Tile, VLd
 from focusc.isa.program import Symbol
 from focusc.isa.timing import simulate
+from tests.arrays import save_arrays
 from tests.isa.timing_programs import concentrated, counts, machine, program
 
 ROWS, SLOTS = 24, 2
@@ -106,7 +107,7 @@ def _rewrite(path: Path, change: Callable[[dict[str, np.ndarray]], None]) -> Non
     with np.load(path) as data:
         arrays = dict(data)
     change(arrays)
-    np.savez(path, **arrays)  # type: ignore[arg-type]
+    save_arrays(path, arrays)
 
 
 @pytest.mark.parametrize(

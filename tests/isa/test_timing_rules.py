@@ -71,12 +71,13 @@ def test_a_vector_command_takes_its_slowest_unit_and_the_pipeline(name: str) -> 
 def test_a_stream_cannot_be_taken_before_it_is_fed() -> None:
     tile = Tile(t=0, off=0, rows=4, cols=4, pitch=4)
     load = LdAct(addr=0, rows=4, cols=4, stride=8)
-    for text in (
+    programs: tuple[list[Insn], ...] = (
         [tile, VLd(d=0)],
         [tile, VLd(d=0), load],
         [tile, load, VAdd(d=0, a="s", b="s")],
         [tile, load, Mma(t=0, k=4)],
-    ):  # type: ignore[arg-type]
+    )
+    for text in programs:
         with pytest.raises(IsaError, match="takes from the"):
             simulate(program(text), machine())
 
