@@ -58,7 +58,7 @@ class Builder:
         self.block.ops.insert(self.block.ops.index(self.before), op)
         return op
 
-    def constant(self, value: Resource | np.ndarray | float | int, dtype: Any = None, name: str = "") -> Value:
+    def constant(self, value: Resource | np.ndarray | np.generic | float, dtype: Any = None, name: str = "") -> Value:
         """A `tensor.constant` with the given values."""
         if not isinstance(value, Resource):
             value = Resource(name, np.asarray(value, dtype=dtype))

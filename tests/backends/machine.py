@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from hypothesis import HealthCheck
 
 from focusc.backends import compile_module, load_hardware
 from focusc.backends.lower import lower_module
@@ -11,6 +12,9 @@ from focusc.ir import Module, interpret
 from focusc.isa.emulator import Emulator
 
 FOCUS = load_hardware("focus")
+UNHURRIED = [HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much,
+             HealthCheck.large_base_example]
+"""Health checks to suppress where an example compiles a module: it takes its time, and few shapes are small."""
 
 
 def run(module: Module, inputs: dict[str, np.ndarray], **options: int) -> dict[str, np.ndarray]:

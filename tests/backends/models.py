@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from focusc.ir import Builder, Loc, Module, TensorType, Value
+from focusc.ir.matching import shape_of
 
 
 @dataclass(frozen=True)
@@ -44,14 +45,14 @@ class _Net:
         self.rng = np.random.default_rng(seed)
 
     def weight(self, *shape: int, scale: float | None = None) -> Value:
-        scale = 1 / np.sqrt(shape[0]) if scale is None else scale
-        return self.b.constant((self.rng.standard_normal(shape) * scale).astype(np.float32))
+        factor = 1 / np.sqrt(shape[0]) if scale is None else scale
+        return self.b.constant((self.rng.standard_normal(shape) * factor).astype(np.float32))
 
     def ones(self, n: int) -> Value:
         return self.b.constant((1 + 0.1 * self.rng.standard_normal(n)).astype(np.float32))
 
     def linear(self, name: str, x: Value, n: int, bias: bool = False) -> Value:
-        k = x.type.shape[-1]
+        k = shape_of(x)[-1]
         with self.b.at(Loc(node=f"/{name}/MatMul", module_path=name)):
             return self.b.emit(
                 "nn.linear", x, self.weight(k, n), self.weight(n, scale=0.1) if bias else None, name=name

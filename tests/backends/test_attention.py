@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +13,8 @@ from focusc.backends.codegen import generate
 from focusc.backends.lower import lower_module
 from focusc.backends.options import tiling
 from focusc.ir import Builder, CompileError, Module, PassManager, StreamType, TensorType, interpret
-from focusc.ir.passes.registry import load_pass
+from focusc.ir.matching import shape_of
+from focusc.ir.passes.concentrate import concentrate
 from focusc.isa.emulator import Emulator
 from focusc.isa.insns import LdWgt
 from focusc.isa.machine import Machine
@@ -50,7 +52,7 @@ def attention(
 def data(module: Module, seed: int = 0) -> Arrays:
     """Inputs that f16 holds exactly, so that SIC sees the same values everywhere."""
     rng = np.random.default_rng(seed)
-    return {arg.name: rng.standard_normal(arg.type.shape).astype(np.float16).astype(np.float32) for arg in module.args}
+    return {arg.name: rng.standard_normal(shape_of(arg)).astype(np.float16).astype(np.float32) for arg in module.args}
 
 
 def difference(module: Module, machine: Machine = FOCUS) -> float:
@@ -103,7 +105,7 @@ def test_no_weight_panel_is_wider_than_the_weight_buffer(size: int) -> None:
 
 def test_importance_and_selection_with_wide_heads() -> None:
     shape = Shape(grid=(2, 6, 9), heads=4, kv_heads=2, size=128, layers=1, prefix=4, query=6)
-    module = load_pass("concentrate")(vlm(shape), method="focus", threshold=0.7, schedule="0:0.5")
+    module = concentrate(vlm(shape), method="focus", threshold=0.7, schedule="0:0.5")
     x = inputs(shape)
     wanted = interpret(module, x)["logits"]
     found = Emulator(compile_module(module, FOCUS), strict=True).run(x).outputs["logits"]
@@ -136,7 +138,7 @@ def test_a_row_that_does_not_fit_is_an_error() -> None:
         lower_module(attention(256), tiling(machine, 1))
 
 
-GROUPED = {
+GROUPED: dict[str, dict[str, Any]] = {
     "one tile for all rows": {"size": 32, "rows": 100, "heads": (6, 2)},
     "several tiles, the last shorter": {"size": 32, "rows": 203, "heads": (6, 2)},
     "wide heads in panels": {"size": 160, "rows": 110, "heads": (4, 2)},
@@ -151,7 +153,7 @@ GROUPED = {
 @pytest.mark.parametrize("name", GROUPED)
 @pytest.mark.parametrize("causal", [False, True])
 def test_heads_of_a_group_share_panels_of_keys_and_values(name: str, causal: bool) -> None:
-    module = attention(**GROUPED[name], causal=causal)  # type: ignore[arg-type]
+    module = attention(**GROUPED[name], causal=causal)
     assert any(op.name == "tile.store_heads" for op in lower_module(module, tiling(FOCUS)).walk())
     assert difference(module) < 2e-3
 

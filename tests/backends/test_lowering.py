@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from focusc.backends import compile_module, load_hardware
@@ -24,14 +26,14 @@ from focusc.ir import (
     same_module,
     verify,
 )
-from focusc.ir.passes.registry import load_pass
+from focusc.ir.passes.concentrate import concentrate
 from focusc.ir.resource_file import ResourceTable
 from focusc.isa.emulator import Emulator
 from focusc.isa.machine import Machine
+from tests.backends.machine import FOCUS, UNHURRIED
 from tests.backends.models import Shape, inputs, vlm
 
-FOCUS = load_hardware("focus")
-METHODS: list[dict[str, object] | None] = [
+METHODS: list[dict[str, Any] | None] = [
     None,
     {"method": "sic", "threshold": 0.7},
     {"method": "sec"},
@@ -57,11 +59,11 @@ def ladder(module: Module, x: dict[str, np.ndarray], **options: int) -> tuple[fl
 
 
 @pytest.mark.parametrize("method", METHODS, ids=["dense", "sic", "sec", "focus", "grid"])
-def test_emulator_and_interpreters_agree(method: dict[str, object] | None) -> None:
+def test_emulator_and_interpreters_agree(method: dict[str, Any] | None) -> None:
     shape = Shape(biases=True)
     module = vlm(shape)
     if method is not None:
-        module = load_pass("concentrate")(module, **method)
+        module = concentrate(module, **method)
     first, second = ladder(module, inputs(shape))
     assert first < 2e-2 and second < 5e-3
 
@@ -83,12 +85,13 @@ def test_shapes(name: str, method: str | None) -> None:
     shape, m = SHAPES[name]
     module = vlm(shape)
     if method:
-        module = load_pass("concentrate")(module, method=method, threshold=0.7, **({"m": m} if m else {}))
+        options: dict[str, Any] = {"m": m} if m else {}
+        module = concentrate(module, method=method, threshold=0.7, **options)
     first, second = ladder(module, inputs(shape), m=m)
     assert first < 2e-2 and second < 5e-3
 
 
-@settings(max_examples=12, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=12, suppress_health_check=UNHURRIED, deadline=None)
 @given(
     st.tuples(st.integers(1, 3), st.integers(1, 4), st.integers(1, 5)),
     st.integers(0, 9),
@@ -114,8 +117,10 @@ def test_any_small_model(
     shape = Shape(grid=grid, prefix=prefix, query=query, heads=heads[0], kv_heads=heads[1], size=size, layers=2)
     module = vlm(shape, seed)
     if method:
-        options = {"schedule": "1:0.5"} if method == "focus" else {}
-        module = load_pass("concentrate")(module, method=method, threshold=0.6, **({"m": m} if m else {}), **options)
+        options: dict[str, Any] = {"m": m} if m else {}
+        if method == "focus":
+            options["schedule"] = "1:0.5"
+        module = concentrate(module, method=method, threshold=0.6, **options)
     first, second = ladder(module, inputs(shape, seed), m=m, n=n)
     assert second < 2e-2 and (method is not None or first < 5e-3)  # a link that f16 tips moves more than rounding
 
@@ -130,7 +135,7 @@ def test_little_room_on_chip_unfuses_but_computes_the_same(kib: int, method: str
     shape = Shape(grid=(3, 4, 6), width=96, heads=4, kv_heads=2, size=64, prefix=4, query=6)
     module = vlm(shape)
     if method:
-        module = load_pass("concentrate")(module, method=method, threshold=0.7, m=64)
+        module = concentrate(module, method=method, threshold=0.7, m=64)
     x = inputs(shape)
     lowered = PassManager("plan-memory,place-fences").run(lower_module(module, tiling(machine, 64)))
     program = generate(lowered, machine)
@@ -139,7 +144,7 @@ def test_little_room_on_chip_unfuses_but_computes_the_same(kib: int, method: str
 
 
 def test_a_tiled_module_prints_parses_and_runs() -> None:
-    module = lower_module(load_pass("concentrate")(vlm(), method="focus"), tiling(FOCUS))
+    module = lower_module(concentrate(vlm(), method="focus"), tiling(FOCUS))
     table = ResourceTable()
     text = print_module(module, table=table)
     again = parse(text, resources=table.by_name)
@@ -219,7 +224,7 @@ def test_an_input_or_a_constant_may_be_an_output() -> None:
 
 def test_vision_work_is_never_booked_as_pruned_decoder_work() -> None:
     shape = Shape(grid=(1, 6, 8))
-    module = load_pass("concentrate")(
+    module = concentrate(
         vlm(shape), method="sec", schedule="0:0.84"
     )  # 3 + 40 + 5 rows: as many as patches
     nodes = compile_module(module, FOCUS).meta["nodes"]
@@ -228,13 +233,13 @@ def test_vision_work_is_never_booked_as_pruned_decoder_work() -> None:
 
 
 def test_controls_of_the_interpreter_are_refused_with_the_reason() -> None:
-    module = load_pass("concentrate")(vlm(), method="focus", importance="random")
+    module = concentrate(vlm(), method="focus", importance="random")
     with pytest.raises(CompileError, match="control of the interpreter"):
         lower_module(module, tiling(FOCUS))
 
 
 def test_m_of_concentration_must_fit_the_gemm_tile() -> None:
-    module = load_pass("concentrate")(vlm(), method="sic", m=64)
+    module = concentrate(vlm(), method="sic", m=64)
     with pytest.raises(CompileError, match="SIC tiles of m = 64 rows do not fit GEMM m-tiles of 32"):
         lower_module(module, tiling(FOCUS, 32))
 
@@ -253,7 +258,7 @@ def test_program_size_does_not_grow_with_tokens() -> None:
         for frames in (32, 64):
             module = vlm(Shape(grid=(frames, 12, 12), layers=1))
             if method:
-                module = load_pass("concentrate")(module, method=method, schedule="0:0.9")
+                module = concentrate(module, method=method, schedule="0:0.9")
             sizes.append(len(compile_module(module, FOCUS).text))
         assert sizes[1] < 1.05 * sizes[0]
 

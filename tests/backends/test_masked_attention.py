@@ -6,21 +6,22 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from focusc.backends import compile_module, load_hardware
+from focusc.backends import compile_module
 from focusc.backends.lower import lower_module
 from focusc.backends.lower.masks import Band
 from focusc.backends.options import tiling
 from focusc.ir import Builder, Module, PassManager, Rewriter, TensorType, interpret, verify
+from focusc.ir.matching import shape_of
 from focusc.ir.ops.attention import seen_keys
 from focusc.isa.emulator import Emulator
 from focusc.isa.stats import stats
 from focusc.isa.timing import simulate
+from tests.backends.machine import FOCUS, UNHURRIED
 from tests.backends.models import Shape, inputs, vlm
 
-FOCUS = load_hardware("focus")
 LOWEST = np.finfo(np.float32).min
 
 
@@ -66,7 +67,7 @@ def build(c: Case) -> tuple[Module, dict[str, np.ndarray]]:
     q = b.argument("q", TensorType((c.batch, c.rows, heads * c.size), "f32"))
     k = b.argument("k", TensorType((c.batch, keys, kv * c.size), "f32"))
     v = b.argument("v", TensorType((c.batch, keys, kv * c.wide), "f32"))
-    x = {n.name: rng.standard_normal(n.type.shape).astype(np.float16).astype(np.float32) for n in (q, k, v)}
+    x = {n.name: rng.standard_normal(shape_of(n)).astype(np.float16).astype(np.float32) for n in (q, k, v)}
     mask = None
     if c.kind != "none":
         data = values(c, rng)
@@ -97,7 +98,7 @@ def check(c: Case) -> None:
     assert np.abs(found - wanted).max() < 4e-3 * scale
 
 
-@settings(max_examples=40, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=40, suppress_health_check=UNHURRIED, deadline=None)
 @given(
     st.builds(
         Case,

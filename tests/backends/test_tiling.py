@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from focusc.backends import load_hardware
 from focusc.backends.lower.views import ConcView, first_rows
 from focusc.backends.options import tiling
-from focusc.ir import CompileError
+from focusc.ir import Builder, CompileError, TensorType
 from focusc.isa.machine import Machine
 
 
@@ -71,5 +71,5 @@ def test_a_sequence_without_visual_rows_is_cut_at_m() -> None:
 
 
 def test_pieces_of_a_concentrated_view_are_cut_at_tiles() -> None:
-    view = ConcView(None, 50, 64, 10, 16)  # type: ignore[arg-type]
+    view = ConcView(Builder().argument("x", TensorType((50, 64), "f32")), 50, 64, 10, 16)
     assert view.pieces(5, 45) == [(0, 5, 5, 5), (1, 0, 10, 16), (2, 0, 26, 16), (3, 0, 42, 3)]

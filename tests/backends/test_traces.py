@@ -25,6 +25,7 @@ from focusc.driver.execution import Result, counts_for, run
 from focusc.ir import CompileError, PassManager
 from focusc.isa.errors import IsaError
 from focusc.isa.site_counts import distinct
+from tests.arrays import save_arrays
 from tests.backends.models import Shape, inputs, vlm
 from tests.backends.test_workload import compiled, small
 from tests.messages import check_messages
@@ -65,7 +66,8 @@ def test_a_synthetic_trace_has_the_compression_asked_for(
 
 def test_the_same_seed_gives_the_same_trace_and_another_another() -> None:
     one, same, other = (synthesize(small("long"), compression=2.0, seed=seed, m=64) for seed in (3, 3, 4))
-    assert np.array_equal(one.unique, same.unique) and not np.array_equal(one.unique, other.unique)  # type: ignore[arg-type]
+    assert one.unique is not None and same.unique is not None and other.unique is not None
+    assert np.array_equal(one.unique, same.unique) and not np.array_equal(one.unique, other.unique)
 
 
 def test_correlation_spreads_the_tiles() -> None:
@@ -261,7 +263,7 @@ def masks(trace: Trace) -> dict[str, np.ndarray]:
 
 def test_masks_give_back_the_trace(tmp_path: Path) -> None:
     trace = linked()
-    np.savez(tmp_path / "m.npz", **masks(trace))  # type: ignore[arg-type]
+    save_arrays(tmp_path / "m.npz", masks(trace))
     found = import_masks(tmp_path / "m.npz", m=64)
     for name in ("heads", "slots", "retained", "zero", "similar", "unique"):
         assert np.array_equal(getattr(found, name), getattr(trace, name)), name
@@ -272,9 +274,10 @@ def test_an_accidental_zero_vector_is_unique_and_counted(tmp_path: Path) -> None
     trace = linked()
     data = masks(trace)
     data["q_proj.mask_zero"][0, 0, 0, 0] = True  # the first token is a root
-    np.savez(tmp_path / "m.npz", **data)  # type: ignore[arg-type]
+    save_arrays(tmp_path / "m.npz", data)
     found = import_masks(tmp_path / "m.npz", m=64)
-    assert found.zero[0, 0] == trace.zero[0, 0] + 1 and np.array_equal(found.unique, trace.unique)  # type: ignore[arg-type]
+    assert found.unique is not None and trace.unique is not None and np.array_equal(found.unique, trace.unique)
+    assert found.zero[0, 0] == trace.zero[0, 0] + 1
     assert found.active[0, 0] == trace.active[0, 0] - 1
 
 
@@ -298,7 +301,7 @@ def test_masks_that_are_wrong(tmp_path: Path, name: str, change: np.ndarray | No
         data[name] = change
     if name == "down_proj.mask_zero":
         data["down_proj.mask_similar"] = np.zeros_like(change)
-    np.savez(tmp_path / "m.npz", **data)  # type: ignore[arg-type]
+    save_arrays(tmp_path / "m.npz", data)
     with pytest.raises(CompileError, match=message):
         import_masks(tmp_path / "m.npz", m=64)
 

@@ -7,16 +7,17 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from focusc.backends import compile_module, load_hardware
+from focusc.backends import compile_module
 from focusc.backends.lower import lower_module
 from focusc.backends.options import tiling
 from focusc.ir import Builder, Module, TensorType, Value, interpret
+from focusc.ir.matching import shape_of
 from focusc.isa.emulator import Emulator
+from tests.backends.machine import FOCUS, UNHURRIED
 
-FOCUS = load_hardware("focus")
 Shape = tuple[int, ...]
 
 
@@ -68,7 +69,7 @@ def test_layouts_of_vision_language_models(name: str) -> None:
     np.testing.assert_array_equal(run(turned(shape, perm), x), x.transpose(perm))
 
 
-@settings(max_examples=12, suppress_health_check=list(HealthCheck), deadline=None)
+@settings(max_examples=12, suppress_health_check=UNHURRIED, deadline=None)
 @given(st.data())
 def test_any_permutation(data: st.DataObject) -> None:
     shape = tuple(data.draw(st.lists(st.sampled_from([1, 2, 3, 7, 33, 40]), min_size=1, max_size=5)))
@@ -82,7 +83,7 @@ def test_any_permutation(data: st.DataObject) -> None:
 
 def unshuffled(b: Builder, x: Value, factor: int) -> Value:
     """Pixel-unshuffle of SmolVLM's connector: [B, H * W, C] -> [B, H * W / factor^2, C * factor^2]."""
-    batch, count, width = x.type.shape  # type: ignore[attr-defined]
+    batch, count, width = shape_of(x)
     side = math.isqrt(count)
     y = b.emit("tensor.reshape", x, shape=(batch, side, side // factor, width * factor))
     y = b.emit("tensor.transpose", y, perm=(0, 2, 1, 3))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from focusc.isa import Program, assemble, disassemble, load
 from focusc.isa.emulator import Emulator
 from focusc.isa.errors import IsaError
 from focusc.isa.machine import Machine
+from focusc.isa.timing import ArrayModel
 from tests.messages import check_messages
 
 SMALL = """
@@ -47,9 +49,9 @@ def small(variant: str = "") -> Workload:
     return parse_workload(SMALL, "small.toml", variant)
 
 
-def compiled(workload: Workload, **options: object) -> Program:
+def compiled(workload: Workload, **options: Any) -> Program:
     """The program of a workload through the driver's own path, without weights."""
-    given = CompileOptions(concentrate=options)  # type: ignore[arg-type]
+    given = CompileOptions(concentrate=options)
     return compile_model(build(workload), given, weights=False).program
 
 
@@ -196,7 +198,7 @@ def test_the_workload_brings_its_schedule_and_threshold() -> None:
 
 
 @pytest.mark.parametrize("array", ["scalesim", "pipelined"])
-def test_more_compression_never_costs_more_array_cycles(array: str) -> None:
+def test_more_compression_never_costs_more_array_cycles(array: ArrayModel) -> None:
     workload = small("long")
     program = compiled(workload, m=64)
     busy: list[int] = []

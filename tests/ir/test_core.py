@@ -28,6 +28,8 @@ from focusc.ir import (
     verify,
 )
 from focusc.ir.declare import OPS
+from focusc.ir.ops.nn import Linear
+from focusc.ir.ops.tensor_shape import Concat
 
 F = TensorType((2, 3), "f32")
 
@@ -66,6 +68,7 @@ class TestUses:
         b = Builder()
         x, w = b.argument("x", F), b.argument("w", TensorType((3, 4), "f32"))
         op = b.create("nn.linear", x, w)
+        assert isinstance(op, Linear)
         assert op.x is x
         assert op.w is w
         assert op.bias is None
@@ -77,7 +80,8 @@ class TestUses:
     def test_variadic_operands_are_a_tuple(self) -> None:
         b = Builder()
         x, y = b.argument("x", F), b.argument("y", F)
-        assert b.create("tensor.concat", x, y, x, axis=0).xs == (x, y, x)
+        op = b.create("tensor.concat", x, y, x, axis=0)
+        assert isinstance(op, Concat) and op.xs == (x, y, x)
 
 
 class TestClone:

@@ -248,7 +248,7 @@ def test_declaring_a_pass_needs_a_docstring_and_typed_options() -> None:
     def undocumented(module: Module, stats: Stats) -> Module:
         return module
 
-    def untyped(module: Module, stats: Stats, *, x=1) -> Module:  # type: ignore[no-untyped-def]  # noqa: ANN001
+    def untyped(module: Module, stats: Stats, *, x=1) -> Module:  # noqa: ANN001
         """Doc."""
         return module
 

@@ -95,7 +95,8 @@ def test_joining_moves_only_what_may_move_and_lies_between(
 def test_the_order_respects_every_edge(case: tuple[nx.DiGraph[int], set[int]]) -> None:
     graph, chosen = case
     parts = segments(graph, chosen)
-    names: nx.DiGraph[str] = nx.relabel_nodes(graph, str)  # so that a node is not taken for the number of a part
+    texts = {node: str(node) for node in graph}  # so that a node is not taken for the number of a part
+    names: nx.DiGraph[str] = nx.relabel_nodes(graph, texts)
     named = [[str(node) for node in part] for part in parts]
     flat = [node for item in order(names, named) for node in (named[item] if isinstance(item, int) else [item])]
     assert sorted(flat) == sorted(names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -38,12 +39,13 @@ def ints(values: Any) -> np.ndarray:
     return np.array(values, np.int64)
 
 
-def node_of(kind: str, attrs: dict[str, Any]) -> tuple[str, list[np.ndarray | None], dict[str, Any]]:
+def node_of(kind: str, attrs: dict[str, Any]) -> tuple[str, Sequence[np.ndarray | None], dict[str, Any]]:
     """ONNX operator, extra inputs, attributes."""
     attrs = {k: v for k, v in attrs.items() if v is not None}
+    extra: Sequence[np.ndarray | None]
     if kind in AS_INPUTS:
         operator, keys = AS_INPUTS[kind]
-        extra: list[np.ndarray | None] = [ints(attrs.pop(k)) if k in attrs else None for k in keys]
+        extra = [ints(attrs.pop(k)) if k in attrs else None for k in keys]
     elif kind == "slice":
         count = len(attrs["starts"])
         operator = "Slice"
@@ -96,7 +98,8 @@ def run_onnx(operator: str, inputs: list[np.ndarray | None], attrs: dict[str, An
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.log_severity_level = 4
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    return session.run(None, {n: v for n, v in zip(names, inputs, strict=False) if v is not None})
+    given = {n: v for n, v in zip(names, inputs, strict=False) if v is not None}
+    return [np.asarray(v) for v in session.run(None, given)]
 
 
 def keywords(name: str, attrs: dict[str, Any]) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from types import SimpleNamespace
@@ -30,6 +31,7 @@ from focusc.backends.hardware import load_hardware
 from focusc.backends.workload import Workload
 from focusc.isa.errors import IsaError
 from tests.messages import check_messages
+from tests.unchecked import unchecked
 
 SMALL = Workload("small", 2, 256, 8, 2, 512, 1500, (10, 10, 15), 40, head_size=32, schedule="0:0.4")
 
@@ -160,7 +162,7 @@ def test_the_codec_needs_whole_frames() -> None:
     odd = SimpleNamespace(name="odd", layers=1, width=64, heads=2, kv_heads=2, head_size=32, ffn=64,
                           visual_tokens=1501, grid=(10, 10, 15), text_tokens=4)
     with pytest.raises(IsaError, match="1501 visual tokens are no whole number of tokens for each of 10 frames"):
-        cost(odd, CodecSparsity(0, 0, 0), load_accelerator("cmc"))  # type: ignore[arg-type]
+        cost(unchecked(odd), CodecSparsity(0, 0, 0), load_accelerator("cmc"))
 
 
 def test_text_alone_is_for_the_dense_array() -> None:
@@ -179,7 +181,7 @@ CHOICES = pytest.mark.parametrize(
         (lambda: CodecSparsity(0.1, -0.1, 0.1), "counts.range", "query is -0.1"),
         (lambda: Options(block=0), "cost.options", "block is 0"),
         (lambda: Options(m=-1), "cost.options", "m is -1"),
-        (lambda: Options(array="magic"), "cost.options", "array is 'magic'"),  # type: ignore[arg-type]
+        (lambda: Options(array=unchecked("magic")), "cost.options", "array is 'magic'"),
         (lambda: cacti(1000), "cost.sram", "m = 1000 with 2 scatter accumulators"),
         (lambda: figures("prices"), "cost.table", "no published table 'prices'"),
         (lambda: Accounting.named("creative"), "cost.accounting", "no accounting 'creative'"),
@@ -202,9 +204,9 @@ def test_messages(request: pytest.FixtureRequest) -> None:
 
 
 @CHOICES
-def test_choices_out_of_range(make: object, code: str, expected: str) -> None:
+def test_choices_out_of_range(make: Callable[[], object], code: str, expected: str) -> None:
     with pytest.raises(IsaError, match=expected) as caught:
-        make()  # type: ignore[operator]
+        make()
     assert caught.value.code == code
 
 

@@ -26,6 +26,7 @@ from focusc.backends.cost import (
 )
 from focusc.backends.cost.uniform import uniform_trace
 from focusc.backends.workload import Workload
+from focusc.isa.timing import ArrayModel
 
 HARDWARE = {name: load_accelerator(name) for name in ACCELERATORS}
 LINEAR = [op for op in OPS if op.endswith("_proj")]
@@ -65,9 +66,9 @@ def run(name: str, workload: Workload, left: float, accounting: Accounting, opti
        array=st.sampled_from(["scalesim", "pipelined"]), similarity=st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_parts_are_never_negative_and_sum_to_the_totals(
-    name: str, workload: Workload, left: float, accounting: Accounting, array: str, similarity: bool
+    name: str, workload: Workload, left: float, accounting: Accounting, array: ArrayModel, similarity: bool
 ) -> None:
-    options = Options(array=array, similarity=similarity)  # type: ignore[arg-type]
+    options = Options(array=array, similarity=similarity)
     c = run(name, workload, left, accounting, options)
     assert all((stall >= 0).all() for stall in c.stalls_by_op.values())
     assert (c.compute_by_op >= 0).all() and (c.macs_by_op >= 0).all() and c.cycles > 0
@@ -96,9 +97,9 @@ def test_parts_are_never_negative_and_sum_to_the_totals(
        accounting=st.sampled_from([PUBLISHED, CORRECTED]), array=st.sampled_from(["scalesim", "pipelined"]))
 @settings(max_examples=40, deadline=None)
 def test_more_compression_never_costs_more_array_cycles(
-    name: str, workload: Workload, lefts: tuple[float, float], accounting: Accounting, array: str
+    name: str, workload: Workload, lefts: tuple[float, float], accounting: Accounting, array: ArrayModel
 ) -> None:
-    options = Options(array=array)  # type: ignore[arg-type]
+    options = Options(array=array)
     less, more = (run(name, workload, left, accounting, options) for left in sorted(lefts))
     assert (less.compute_by_op <= more.compute_by_op + 1e-6).all()
     assert (less.macs_by_op <= more.macs_by_op + 1e-6).all()

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
+from types import FunctionType
 
 import pytest
 
@@ -27,7 +29,7 @@ EXACT = [row for row in figures("results") if row["accelerator"] in ("systolic",
 LAST_DIGIT = 1e-15  # the tables were written with 16 digits, from sums in another order
 
 
-def name(row: dict[str, object]) -> str:
+def name(row: Mapping[str, object]) -> str:
     return f"{row['accelerator']}-{row['workload']}-{row['dataset']}"
 
 
@@ -113,9 +115,9 @@ def test_a_matched_trace_does_the_published_macs() -> None:
 
 
 @pytest.mark.parametrize("table", [accumulators, tile_rows, blocks])
-def test_design_space_tables_have_one_entry_a_published_row(table: object) -> None:
-    found = table(lambda workload, row: uniform_trace(workload, row["compression_ratio"]))  # type: ignore[operator]
-    assert len(found) == {"accumulators": 5, "tile_rows": 7, "blocks": 9}[table.__name__]  # type: ignore[attr-defined]
+def test_design_space_tables_have_one_entry_a_published_row(table: FunctionType) -> None:
+    found = table(lambda workload, row: uniform_trace(workload, row["compression_ratio"]))
+    assert len(found) == {"accumulators": 5, "tile_rows": 7, "blocks": 9}[table.__name__]
     assert all(c.errors["dense_macs"] == 0 for c in found)
     assert all(abs(c.errors["cycles"]) < 0.15 for c in found)  # same schedule and mean compression, another spread
 
@@ -137,7 +139,7 @@ def test_a_large_trace_and_the_whole_table_are_cheap() -> None:
     traces = {name(row): uniform_trace(workload_of(row), row.get("compression_ratio", 1.0))
               for row in figures("results")}
     start = time.process_time()
-    assert len(results(lambda workload, row: traces[name(row)])) == 72  # type: ignore[arg-type]
+    assert len(results(lambda workload, row: traces[name(row)])) == 72
     assert time.process_time() - start < 5
     row = next(r for r in figures("results") if r["accelerator"] == "focus")
     assert len(SITES) == 5 and workload_of(row).visual_tokens == 11648

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -123,7 +124,7 @@ def test_real_valued_rows_agree_but_for_ties_at_rounding() -> None:
     assert (got.root == labels).mean() > 0.999
 
 
-def merge(rows: list[list[float]], **changes: Any) -> Merged:
+def merge(rows: Sequence[Sequence[float]], **changes: Any) -> Merged:
     w = Window(**{"grid": (1, 1, len(rows)), "strides": (len(rows), len(rows), 1), "vector": 4, **changes})
     return sic(np.array(rows, np.float32), list(range(len(rows))), w)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +12,7 @@ from focusc.ir import Builder, Module, TensorType, Value, interpret, verify
 from focusc.ir.concentration.sites import macs
 from focusc.ir.concentration.structure import find_decoder_layers
 from focusc.ir.passes.concentrate import concentrate
+from tests.graphs import shape_of
 from tests.ir.concentrate.decoder import Shape, decoder, video_like
 
 S = Shape(layers=2)
@@ -33,7 +35,7 @@ class Made:
         return self.b.emit("nn.rms_norm", x, self.constant(S.width), eps=1e-6)
 
     def linear(self, x: Value, n: int, biased: bool = False) -> Value:
-        k = x.type.shape[-1]  # type: ignore[attr-defined]
+        k = shape_of(x)[-1]
         weight = self.constant(k, n, scale=k**-0.5)
         return self.b.emit("nn.linear", x, weight, self.constant(n)) if biased else self.b.emit("nn.linear", x, weight)
 
@@ -49,7 +51,7 @@ class Made:
         return self.linear(a, S.width, biased)
 
     def head_norm(self, x: Value, heads: int) -> Value:
-        rows = x.type.shape[-2]  # type: ignore[attr-defined]
+        rows = shape_of(x)[-2]
         split = self.b.emit("tensor.reshape", x, shape=(1, rows, heads, S.head_size))
         split = self.b.emit("nn.rms_norm", split, self.constant(S.head_size), eps=1e-6)
         return self.b.emit("tensor.reshape", split, shape=(1, rows, heads * S.head_size))
@@ -119,7 +121,7 @@ def test_all_sites_of_a_layer_are_found(kind: str) -> None:
     assert sorted(gathers(out)) == sorted((i, site) for i in (0, 1) for site in SITES)
     assert "left_out" not in out.attrs["concentrate"]
     interpret(out, x)
-    rows = [op.result.type.shape[1] for op in out.walk() if op.name == "nn.attention"]  # type: ignore[attr-defined]
+    rows = [shape_of(op.result)[1] for op in out.walk() if op.name == "nn.attention"]
     assert rows == [42, 24]
 
 
@@ -127,7 +129,7 @@ def test_all_sites_of_a_layer_are_found(kind: str) -> None:
 def test_the_mlp_beside_an_attention_sees_the_tokens_of_before(kind: str) -> None:
     """A pruning shortens the stream behind the layer, whose MLP was computed from the same rows as its attention."""
     out = concentrate(made(kind, kind), method="sec", schedule="0:0.5")
-    first, second = (layer.down[0].result.type.shape[1] for layer in find_decoder_layers(out))  # type: ignore[attr-defined]
+    first, second = (shape_of(layer.down[0].result)[1] for layer in find_decoder_layers(out))
     assert (first, second) == (42, 24)
     assert macs(out).executed < macs(out).dense
 
@@ -183,6 +185,6 @@ def test_a_prefix_decoder_is_told_from_a_vision_encoder_by_its_text() -> None:
     interpret(out, inputs)
     found, plain = macs(out), macs(module)
     pairs = 2 * S.rows**2 * S.heads * S.head_size
-    assert plain.dense - sum(42 * op.operands[1].type.size for layer in find_decoder_layers(module)  # type: ignore
+    assert plain.dense - sum(42 * math.prod(shape_of(op.operands[1])) for layer in find_decoder_layers(module)
                              for op in layer.linears) == 2 * pairs
     assert found.dense == plain.dense > found.executed
