@@ -12,6 +12,7 @@ import onnx
 import pytest
 
 from benchmarks.synthetic import Decoder
+from tests.arrays import save_arrays
 
 GOLDEN = Path(__file__).parents[2] / "golden" / "cli"
 
@@ -83,7 +84,7 @@ def decoder(tmp_path: Path) -> Path:
 def decoder_inputs(tmp_path: Path) -> Path:
     """Inputs of `decoder`, as in.npz."""
     path = tmp_path / "in.npz"
-    np.savez(path, **DECODER.inputs())
+    save_arrays(path, DECODER.inputs())
     return path
 
 

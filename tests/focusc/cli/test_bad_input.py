@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import external_data_helper
 
 from .conftest import Cli
 
@@ -107,7 +108,7 @@ class TestOnnx:
         self, cli: Cli, golden: Golden, small_model: onnx.ModelProto, tmp_path: Path
     ) -> None:
         weight = small_model.graph.initializer[0]
-        onnx.external_data_helper.set_external_data(weight, "weights.bin", offset=0, length=48)
+        external_data_helper.set_external_data(weight, "weights.bin", offset=0, length=48)
         weight.ClearField("raw_data")
         self.save(small_model)
         refused(cli, golden, "onnx_external_data", "compile", "m.onnx", "-o", "out.fbin")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper
+from onnx import TensorProto, external_data_helper, helper
 
 from .conftest import Cli
 
@@ -33,7 +33,7 @@ def test_a_model_in_another_float_type(cli: Cli, kind: int, outside: bool) -> No
     )
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
     if outside:
-        onnx.external_data_helper.convert_model_to_external_data(model, location="m.data", size_threshold=0)
+        external_data_helper.convert_model_to_external_data(model, location="m.data", size_threshold=0)
     onnx.save(model, "m.onnx")
     assert Path("m.data").exists() == outside
 

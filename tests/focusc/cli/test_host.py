@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -17,7 +18,7 @@ from .conftest import Cli
 Golden = Callable[[str, str], None]
 
 
-def node(kind: str, inputs: list[str], name: str, **attributes: object) -> onnx.NodeProto:
+def node(kind: str, inputs: list[str], name: str, **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(kind, inputs, [name], name=name, **attributes)
 
 
@@ -50,7 +51,7 @@ MIDDLE = [
 
 
 def expected() -> np.ndarray:
-    return onnxruntime.InferenceSession("m.onnx").run(None, {"x": np.load("in.npz")["x"]})[0]
+    return np.asarray(onnxruntime.InferenceSession("m.onnx").run(None, {"x": np.load("in.npz")["x"]})[0])
 
 
 def test_ops_names_the_nodes_the_reasons_and_the_share(cli: Cli, golden: Golden) -> None:
@@ -139,7 +140,7 @@ def test_without_weights_it_can_be_timed_and_not_run(cli: Cli) -> None:
 def test_a_weight_beyond_f16_goes_to_the_host_with_its_reason(cli: Cli) -> None:
     x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 32, 64]) for name in ("x", "y"))
     large = numpy_helper.from_array(np.eye(64, dtype=np.float32) * 1e5, "w")
-    small = numpy_helper.from_array(np.float32(1e-5), "s")
+    small = numpy_helper.from_array(np.array(1e-5, np.float32), "s")
     nodes = [node("MatMul", ["x", "w"], "product"), node("Mul", ["product", "s"], "y")]
     graph = helper.make_graph(nodes, "m", [x], [y], [large, small])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), "m.onnx")

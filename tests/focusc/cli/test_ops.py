@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -24,7 +25,7 @@ def write(nodes: list[onnx.NodeProto], outputs: dict[str, list[int]], weights: d
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=9), "m.onnx")
 
 
-def node(kind: str, inputs: list[str], name: str, **attributes: object) -> onnx.NodeProto:
+def node(kind: str, inputs: list[str], name: str, **attributes: Any) -> onnx.NodeProto:
     return helper.make_node(kind, inputs, [name], name=name, **attributes)
 
 

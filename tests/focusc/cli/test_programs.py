@@ -17,6 +17,7 @@ import pytest
 
 from benchmarks.synthetic import Decoder
 from focusc.isa import disassemble, load
+from tests.arrays import save_arrays
 
 from .conftest import Cli
 from .test_bad_input import Golden, refused
@@ -92,7 +93,7 @@ class TestInputs:
     def test_wrong_arrays(
         self, cli: Cli, golden: Golden, program: Path, name: str, arrays: dict[str, np.ndarray]
     ) -> None:
-        np.savez("in.npz", **arrays)
+        save_arrays("in.npz", arrays)
         refused(cli, golden, name, *RUN)
 
     def test_token_ids_outside_the_vocabulary(self, cli: Cli, golden: Golden, tmp_path: Path) -> None:

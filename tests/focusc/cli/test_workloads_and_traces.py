@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from focusc.backends.trace import SITES
+from tests.arrays import save_arrays
 from tests.backends.test_workload import SMALL
 
 from .conftest import Cli
@@ -71,7 +72,7 @@ def test_masks_become_a_trace(chain: Cli) -> None:
     for site, slots in zip(SITES, (2, 2, 2, 2, 3), strict=True):
         masks[f"{site}.mask_zero"] = np.zeros((2, 1, 240, slots), bool)
         masks[f"{site}.mask_similar"] = np.arange(240)[None, None, :, None] % 4 > np.zeros((2, 1, 1, slots), int)
-    np.savez("m.npz", **masks)  # type: ignore[arg-type]
+    save_arrays("m.npz", masks)
     facts = printed(chain, "trace", "import", "m.npz", "--workload", "mine", "-o", "i.npz")
     assert facts["compression"] == pytest.approx(4.0) and facts["workload"] == "mine"
     refused = chain("simulate", "w.fbin", "--trace", "i.npz")

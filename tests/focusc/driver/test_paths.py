@@ -18,6 +18,8 @@ from focusc.driver.compiler import FRONT
 from focusc.driver.execution import Runner
 from focusc.driver.patches import patch_flow
 from focusc.isa import IsaError
+from focusc.isa.timing import ArrayModel
+from tests.arrays import save_arrays
 
 DECODER = Decoder(prefix=2, query=3)
 SCHEDULE = "[0:0.6,1:0.3]"
@@ -99,7 +101,9 @@ def test_stats_hold_the_contract_and_are_json(programs: dict[str, focusc.Program
 
 
 @pytest.mark.parametrize("array", ["scalesim", "pipelined"])
-def test_a_recorded_trace_times_the_same(programs: dict[str, focusc.Program], tmp_path: Path, array: str) -> None:
+def test_a_recorded_trace_times_the_same(
+    programs: dict[str, focusc.Program], tmp_path: Path, array: ArrayModel
+) -> None:
     runner = Runner(programs["focus"])
     result = runner.run(DECODER.inputs(), array=array)
     result.save_trace(tmp_path / "t.npz")
@@ -201,7 +205,7 @@ def test_compare_refuses_unfit_samples_before_compiling(
         raise AssertionError("compiled before the samples were checked")
 
     monkeypatch.setattr("focusc.driver.comparison.compile_model", compiled)
-    np.savez(tmp_path / "s.npz", **arrays)
+    save_arrays(tmp_path / "s.npz", arrays)
     with pytest.raises(InputError) as caught:
         compare(model, inputs=tmp_path / "s.npz")
     assert caught.value.code == code

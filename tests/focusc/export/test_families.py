@@ -23,7 +23,7 @@ from tests.golden_text import compare_golden
 ROOT = Path(__file__).parents[3]
 sys.path.insert(0, str(ROOT / "benchmarks"))  # as a script there finds the modules beside it
 
-import families as ladder  # noqa: E402
+from benchmarks import families as ladder  # noqa: E402
 
 LAYOUTS = {
     "llava_onevision-image": ((4, 70), (1, 6, 9), (4, 9, 1), 6),
@@ -87,6 +87,7 @@ def described(path: Path) -> str:
 def check_export(report: VlmReport, instance: Instance) -> None:
     assert report.max_rel is not None and 0 < report.max_rel < 1e-4
     layout = report.layout
+    assert layout is not None
     assert ((layout.start, layout.length), layout.grid, layout.strides, layout.query) == LAYOUTS[instance.name]
     assert from_metadata({p.key: p.value for p in onnx.load(report.path).metadata_props}) == layout
     assert report.recorded, "the placeholder positions at least are recorded"

@@ -21,6 +21,7 @@ class Model(torch.nn.Module):
     """A stand-in for a transformers model: `body` computes hidden rows from embedded tokens and pixels."""
 
     body: Body
+    scale: torch.Tensor
 
     def __init__(self) -> None:
         super().__init__()

@@ -86,6 +86,7 @@ def test_a_picture_with_a_question(checkpoint: Path, media: Path, tmp_path: Path
     ids = sample["input_ids"][0].tolist()
     assert ids[:2] == [8, 9], "user :"
     assert ids[-7:] == [3, 4, 11, 12, 7, 10, 9], "what is the cat ? assistant :"
+    assert report.layout is not None
     assert report.layout.start == 2 and report.layout.query == 7
     assert sample["pixel_values"].shape[-3:] == (3, 28, 28)
 
@@ -93,7 +94,7 @@ def test_a_picture_with_a_question(checkpoint: Path, media: Path, tmp_path: Path
 def test_a_clip(checkpoint: Path, media: Path, tmp_path: Path) -> None:
     report = export_vlm(checkpoint, tmp_path / "model.onnx", request=Request(video=media / "clip.mp4", frames=3))
     assert report.max_rel is not None and report.max_rel < 1e-4
-    assert report.layout.grid == (3, 2, 2)
+    assert report.layout is not None and report.layout.grid == (3, 2, 2)
     assert np.load(tmp_path / "model.npz")["pixel_values_videos"].shape == (1, 3, 3, 28, 28)
 
 
@@ -142,6 +143,7 @@ def test_a_prompt_without_placeholder_needs_a_chat_template(
     assert "no image placeholder '<image>'" in message
     report = export_vlm(bare, tmp_path / "model.onnx",
                         request=Request(image=media / "picture.png", prompt="<image> what ?"))
+    assert report.layout is not None
     assert (report.layout.start, report.layout.query) == (0, 2)
 
 

@@ -12,6 +12,8 @@ from focusc.export.errors import ExportError
 from focusc.export.tokens import find_layout, token_types
 
 IMAGE, VIDEO = 90, 91
+Part = int | tuple[int, int]
+"""Text tokens, or (placeholder, count)."""
 
 
 def config(model_type: str, **more: Any) -> SimpleNamespace:
@@ -21,7 +23,7 @@ def config(model_type: str, **more: Any) -> SimpleNamespace:
 SMOLVLM = config("smolvlm", scale_factor=2, vision_config=SimpleNamespace(patch_size=7))
 
 
-def prompt(*parts: int | tuple[int, int]) -> dict[str, torch.Tensor]:
+def prompt(*parts: Part) -> dict[str, torch.Tensor]:
     """Token ids: a number is that many text tokens, a pair is (placeholder, count)."""
     ids: list[int] = []
     for part in parts:
@@ -51,7 +53,8 @@ def test_frames_at_irregular_distances_count_as_one_row() -> None:
     ((2, (IMAGE, 4), 1, (IMAGE, 4), 3), (8, 3, 14, 14), (2, 2, 2), (5, 2, 1)),
     ((2, (IMAGE, 7), 3), (14, 588), (1, 1, 7), (7, 7, 1)),
 ])
-def test_guesses_for_other_families(parts: tuple, pixels: tuple[int, ...], grid: tuple, strides: tuple) -> None:
+def test_guesses_for_other_families(
+        parts: tuple[Part, ...], pixels: tuple[int, ...], grid: tuple[int, ...], strides: tuple[int, ...]) -> None:
     layout, how = find_layout(config("unheard_of"), prompt(*parts) | {"pixel_values": torch.zeros(pixels)})
     assert (layout.grid, layout.strides, layout.query) == (grid, strides, 3)
     assert how == "guessed from the placeholder tokens"
@@ -62,7 +65,7 @@ def test_guesses_for_other_families(parts: tuple, pixels: tuple[int, ...], grid:
     ((2, (IMAGE, 3), 2), "export.visual-count"),
     ((2, (IMAGE, 4)), "export.no-query"),
 ])
-def test_prompts_that_do_not_fit(parts: tuple, code: str) -> None:
+def test_prompts_that_do_not_fit(parts: tuple[Part, ...], code: str) -> None:
     with pytest.raises(ExportError) as caught:
         find_layout(SMOLVLM, prompt(*parts) | {"pixel_values": torch.zeros(1, 1, 3, 28, 28)})
     assert caught.value.code == code

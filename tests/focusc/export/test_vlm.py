@@ -14,6 +14,7 @@ from focusc.export.checkpoint import TESTED, open_checkpoint
 from focusc.export.errors import ExportError
 from focusc.export.instances import write_config
 from focusc.export.vlm import Request, export_vlm
+from tests.arrays import save_arrays
 
 if TYPE_CHECKING:
     import onnx
@@ -100,6 +101,7 @@ def test_a_family_that_is_not_listed(tmp_path: Path, refused: Refused) -> None:
     report = export_vlm(config, tmp_path / "model.onnx", random_weights=0,
                         request=Request(tokens=tmp_path / "ids.npy", pixels=tmp_path / "pixels.npz"))
     assert report.max_rel is not None and report.max_rel < 1e-4
+    assert report.layout is not None
     assert (report.layout.grid, report.layout.query) == ((2, 2, 2), 3)
     assert "guessed" in report.layout_source
     message = refused("export.sample", config, tmp_path / "other.onnx", random_weights=0)
@@ -141,7 +143,7 @@ def test_missing_weights(tmp_path: Path, refused: Refused) -> None:
 
 def arrays(folder: Path, ids: list[int], pixels: Mapping[str, np.ndarray]) -> Request:
     np.save(folder / "ids.npy", np.array(ids))
-    np.savez(folder / "pixels.npz", **dict(pixels))  # type: ignore[arg-type]
+    save_arrays(folder / "pixels.npz", pixels)
     return Request(tokens=folder / "ids.npy", pixels=folder / "pixels.npz")
 
 

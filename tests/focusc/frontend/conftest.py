@@ -1,14 +1,11 @@
-"""Lets tests here import the helpers beside them, and exports the demo model once."""
+"""Exports the demo model once."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session", params=[20, 23], ids=["opset20", "opset23"])

@@ -83,7 +83,7 @@ def decoder(opset: int, mask: str) -> onnx.ModelProto:
 def samples(mask: str) -> dict[str, np.ndarray]:
     """Seeded inputs; every row sees at least one key."""
     rng = np.random.default_rng(5)
-    found = {"x": rng.standard_normal((1, ROWS, WIDTH)).astype(np.float32)}
+    found: dict[str, np.ndarray] = {"x": rng.standard_normal((1, ROWS, WIDTH)).astype(np.float32)}
     if mask == "condition":
         found["mask"] = (rng.random((1, 1, ROWS, ROWS)) < 0.6) | np.eye(ROWS, dtype=bool)
     if mask == "added":

@@ -10,6 +10,7 @@ import numpy as np
 
 from focusc.frontend import import_onnx, op_report
 from focusc.ir import Module, PassManager, TensorType, interpret, parse_pipeline, verify
+from tests.graphs import made_by
 
 PIPELINE = "canonicalise,fold-constants,fuse-nn,dead-code,common-subexpressions"
 
@@ -56,10 +57,10 @@ def test_only_nn_ops_and_plain_data_movement_are_left(demo_onnx: Path) -> None:
 
 def test_every_decoder_layer_has_the_form_that_the_back_ends_lower(demo_onnx: Path) -> None:
     for attention in [op for op in fused(demo_onnx).walk() if op.name == "nn.attention" and op.attrs["causal"]]:
-        q, k, v = (operand.op for operand in attention.operands[:3])
+        q, k, v = (made_by(operand) for operand in attention.operands[:3])
         assert attention.operands[3] is None
         assert (q.name, k.name, v.name) == ("nn.rope", "nn.rope", "nn.linear")
-        norms = {op.operands[0].op for op in (q.operands[0].op, k.operands[0].op, v)}
+        norms = {made_by(op.operands[0]) for op in (made_by(q.operands[0]), made_by(k.operands[0]), v)}
         assert len(norms) == 1
         norm = norms.pop()
         assert norm.name == "nn.rms_norm"
@@ -85,7 +86,8 @@ def test_language_model_head_runs_on_the_last_position_only(demo_onnx: Path) -> 
     module = fused(demo_onnx)
     head = module.results[0].op
     assert head is not None and head.name == "nn.linear"
-    assert isinstance(head.operands[0].type, TensorType) and head.operands[0].type.size == 192
+    last = head.operands[0]
+    assert last is not None and isinstance(last.type, TensorType) and last.type.size == 192
 
 
 def test_both_exports_give_the_same_operators_and_layout(demo_onnx: Path) -> None:

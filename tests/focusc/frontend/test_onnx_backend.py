@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections import defaultdict
 from functools import cache
 from pathlib import Path
-from types import ModuleType
 
 import onnx
 import pytest
 
+from benchmarks import onnx_backend as backend
 from focusc.frontend.bodies import function_body
 from focusc.frontend.model_file import OPSETS
 from focusc.frontend.registry import RULES
@@ -26,18 +24,6 @@ RotaryEmbedding Cos Sin Range Shape LessOrEqual Equal NonZero Cast"""
 """Operators of transformers exports: of every model, with linear-attention layers, of decode and symbolic graphs."""
 
 
-def load(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # its dataclasses look themselves up
-    spec.loader.exec_module(module)
-    return module
-
-
-backend = load(ROOT / "benchmarks" / "onnx_backend.py")
-
-
 def operators() -> list[str]:
     """Every operator with an import rule or a function body in its place, and the cases that are function bodies."""
     newest = {s.name for s in onnx.defs.get_all_schemas() if s.domain == ""}
@@ -46,8 +32,8 @@ def operators() -> list[str]:
 
 
 @cache
-def by_operator() -> dict[str, list]:
-    found = defaultdict(list)
+def by_operator() -> dict[str, list[backend.Case]]:
+    found: dict[str, list[backend.Case]] = defaultdict(list)
     for case in backend.cases():
         if backend.supported(case):
             found[case.operator].append(case)

@@ -10,7 +10,8 @@ import pytest
 
 from focusc.host import HostSegments, segment_model
 from focusc.host.graph import RULES, WIDER
-from focusc.ir import DTYPES, OPS, Block, Builder, Op, TensorType
+from focusc.ir import DTYPES, OPS, Block, Builder, Op, TensorType, Value
+from focusc.ir.matching import dtype_of, shape_of
 from focusc.ir.outline import DIALECTS
 from focusc.isa import Program, Symbol
 from focusc.isa.host import HostSegment
@@ -37,12 +38,12 @@ def onnxruntime_gives(call: Op, operands: list[Array | None]) -> list[Array]:
     """Run the model of a call as a program's host segment."""
     given = [x for x in operands if x is not None]
 
-    def symbol(name: str, kind: str, dtype: str, shape: tuple[int, ...]) -> Symbol:
-        return Symbol(name, kind, STORED[DTYPES[dtype].kind], shape, 0)
+    def symbol(name: str, kind: str, value: Value) -> Symbol:
+        return Symbol(name, kind, STORED[DTYPES[dtype_of(value)].kind], shape_of(value), 0)
 
     block = call.regions[0]
-    inputs = tuple(symbol(f"x{i}", "input", a.type.dtype, a.type.shape) for i, a in enumerate(block.args))  # type: ignore[attr-defined]
-    outputs = tuple(symbol(f"y{i}", "output", v.type.dtype, v.type.shape) for i, v in enumerate(call.results))  # type: ignore[attr-defined]
+    inputs = tuple(symbol(f"x{i}", "input", a) for i, a in enumerate(block.args))
+    outputs = tuple(symbol(f"y{i}", "output", v) for i, v in enumerate(call.results))
     segment = HostSegment(inputs, outputs, (), segment_model(call))
     program = Program([Halt()], hardware=HARDWARE, arena_bytes=1 << 16, host=[segment])
     found = HostSegments(program)(0, {f"x{i}": x for i, x in enumerate(given)})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -10,6 +11,9 @@ import torch
 
 from focusc.models import demo
 from focusc.models.demo.data import samples
+
+if TYPE_CHECKING:
+    from focusc.models.demo.packed import Thinning
 
 
 def test_widths_are_multiples_of_32() -> None:
@@ -40,7 +44,7 @@ def test_positions_follow_qwen2_vl() -> None:
     assert p[:, 291].tolist() == [11, 11, 11]
 
 
-def _packed(thinning: object = None) -> tuple[np.ndarray, np.ndarray]:
+def _packed(thinning: Thinning | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Logits of two questions about one video: packed, and one prefill each."""
     from focusc.models.demo import packed
 
