@@ -17,7 +17,7 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
-__all__ = ["exp_rows", "exps_rows", "gated_rows", "sigmoid_rows"]
+__all__ = ["exp_rows", "exps_in_place", "exps_rows", "gated_rows", "sigmoid_rows"]
 
 _F, _I, _U = np.float32, np.int32, np.uint32
 _HIGHEST: Final = _F(88.72283935546875)
@@ -105,6 +105,27 @@ def exps_rows(src: Any, so: int, sp: int, sub: Any, bo: int, bp: int, wide: int,
                     row[start + j] = _exp(_F(x[start + j] - y[j]))
         for j in range(cols):
             out[j] = row[j]
+
+
+@nb.njit(cache=True, nogil=True, error_model="numpy")
+def exps_in_place(dst: Any, do: int, dp: int, sub: Any, bo: int, bp: int, wide: int, rows: int, cols: int) -> None:
+    """dst = exp(dst - sub), as `exps_rows`; one loop over all rows if no columns lie between them."""
+    for i in range(rows):
+        out = dst[do + i * dp:do + i * dp + cols]
+        if wide == 1:
+            less = sub[bo + i * bp]
+            for j in range(cols):
+                out[j] -= less
+        else:
+            y = sub[bo + i * bp:bo + i * bp + wide]
+            for start in range(0, cols, wide):
+                for j in range(wide):
+                    out[start + j] -= y[j]
+    whole = dp == cols
+    for i in range(1 if whole else rows):
+        out = dst[do + i * dp:do + i * dp + (rows * cols if whole else cols)]
+        for j in range(len(out)):
+            out[j] = _exp(out[j])
 
 
 @nb.njit(cache=True, nogil=True, error_model="numpy")

@@ -10,9 +10,10 @@ from typing import Any
 import numba as nb
 import numpy as np
 
-from focusc.isa.emulator.exponential import exp_rows, exps_rows, gated_rows, sigmoid_rows
+from focusc.isa.emulator.exponential import exp_rows, exps_in_place, exps_rows, gated_rows, sigmoid_rows
 
-__all__ = ["candidates", "exp_rows", "exps_rows", "from_bf16", "from_f16", "gated_rows", "gather", "hide", "patches",
+__all__ = ["candidates", "exp_rows", "exps_in_place", "exps_rows", "from_bf16", "from_f16", "gated_rows", "gather",
+           "hide", "larger", "patches",
            "round_rows", "row_max", "row_sum", "sic_merge", "sigmoid_rows", "to_f16_bits", "touch"]
 
 _U = np.uint32
@@ -142,6 +143,14 @@ def row_max(src: Any, so: int, sp: int, rows: int, cols: int, out: Any) -> None:
             key = key if size <= np.int32(0x7F800000) else np.int32(0x7FC00000)
             best = max(best, key)
         found[i] = np.int32(best ^ np.int32(np.int32(best >> np.int32(31)) & np.int32(0x7FFFFFFF)))
+
+
+@nb.njit(cache=True, nogil=True)
+def larger(found: Any, dst: Any, do: int, dp: int, rows: int) -> None:
+    """Each of `rows` elements of dst, `dp` apart, becomes the greater of itself and found[i]; NaN if one is."""
+    for i in range(rows):
+        old = dst[do + i * dp]
+        dst[do + i * dp] = old if old >= found[i] or old != old else found[i]
 
 
 @nb.njit(cache=True, nogil=True)

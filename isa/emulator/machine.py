@@ -14,6 +14,7 @@ from focusc.isa.emulator.ahead import Followers, Helpers, followers, spare_cores
 from focusc.isa.emulator.blas import one_thread_each
 from focusc.isa.emulator.inputs import check_inputs
 from focusc.isa.emulator.memory import Constants
+from focusc.isa.emulator.runs import Steps, execute, runs
 from focusc.isa.emulator.state import SicEvent, State, TopkEvent
 from focusc.isa.errors import Fault, IsaError
 from focusc.isa.host import HostRun
@@ -56,6 +57,8 @@ class _Chunk:
     """The resolved fields of each command."""
     tiles: list[list[int]]
     ahead: Followers
+    runs: list[Steps]
+    """What is executed in one go, unless step by step."""
 
 
 class Emulator:
@@ -103,7 +106,9 @@ class Emulator:
             ops = part.op.tolist()
             rows = [row[:_COUNT[op]] for op, row in zip(ops, part.fields.tolist())]
             ahead = followers(part, (len(state.act), len(state.wgt))) if self.helpers else {}
-            chunk = _Chunk(part.pc.tolist(), ops, rows, part.tiles.tolist(), ahead)
+            tiles = part.tiles.tolist()
+            joined = [] if self.strict else runs(ops, rows, tiles, state.obuf.nbytes)
+            chunk = _Chunk(part.pc.tolist(), ops, rows, tiles, ahead, joined)
             commands += len(part)
             if commands <= _KEPT:
                 kept.append(chunk)
@@ -138,6 +143,7 @@ class Session:
         self._pcs: list[int] = []
         self._ops: list[int] = []
         self._rows: list[list[int]] = []
+        self._runs: list[Steps] = []
         self._next = 0
         self._done = False
         self._helping: Helpers | None = None
@@ -150,7 +156,7 @@ class Session:
                 self._done = True
                 self.state.finish()
             return False
-        self._pcs, self._ops, self._rows = chunk.pcs, chunk.ops, chunk.rows
+        self._pcs, self._ops, self._rows, self._runs = chunk.pcs, chunk.ops, chunk.rows, chunk.runs
         self._next = 0
         if self._helping is not None:
             self._helping.begin_chunk(chunk.ahead)
@@ -187,7 +193,7 @@ class Session:
 
     def _execute(self, first: int, last: int) -> None:
         state, pcs, ops, rows = self.state, self._pcs, self._ops, self._rows
-        execute = _EXECUTE
+        meaning = _EXECUTE
         strict = state.strict
         i = first
         try:
@@ -196,12 +202,20 @@ class Session:
                     op = ops[i]
                     state.pc = pcs[i]
                     state.begin(op, rows[i])
-                    execute[op](state, *rows[i])
+                    meaning[op](state, *rows[i])
                     state.end()
             else:
-                for i in range(first, last):
+                start = first
+                for run in self._runs:
+                    if start <= run.first and run.last <= last:
+                        for i in range(start, run.first):
+                            state.pc = pcs[i]
+                            meaning[ops[i]](state, *rows[i])
+                        execute(run.steps, run.values, run.rows, run.block, state.obuf)
+                        start = run.last
+                for i in range(start, last):
                     state.pc = pcs[i]
-                    execute[ops[i]](state, *rows[i])
+                    meaning[ops[i]](state, *rows[i])
         except Fault as fault:
             raise fault.at(pcs[i], self.program.line(pcs[i]), self.program.node(pcs[i])) from None
         except (MemoryError, OverflowError, ValueError) as error:

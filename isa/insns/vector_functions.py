@@ -89,7 +89,11 @@ class VExps(Insn, opcode=0x45, engine="vec", mnemonic="v.exps"):
         same(s.dest(d), x[3:])
         flat, offset, pitch, high, wide = y
         repeats(y[3:], x[3:])
-        s.k.exps_rows(*x[:3], flat, offset, pitch if high > 1 else 0, wide, *s.place(d))
+        pitch = pitch if high > 1 else 0
+        if a == d:
+            s.k.exps_in_place(*s.place(d)[:3], flat, offset, pitch, wide, *x[3:])
+        else:
+            s.k.exps_rows(*x[:3], flat, offset, pitch, wide, *s.place(d))
 
 
 class VExp(Insn, opcode=0x50, engine="vec", mnemonic="v.exp"):

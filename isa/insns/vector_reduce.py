@@ -21,7 +21,8 @@ Flat = tuple[F32, int, int, int, int]
 __all__ = ["VRmax", "VRsum", "VRsumsq"]
 
 
-def _reduce(s: State, d: int, a: int, acc: int, values: Callable[[Any, Flat], F32], combine: Any) -> None:
+def _reduce(s: State, d: int, a: int, acc: int, values: Callable[[Any, Flat], F32],
+            combine: Callable[[State, int, F32], None]) -> None:
     """d[:, 0] = values(kernels, a), with `acc` combined with what d holds."""
     x = s.flat(a)
     rows, cols = x[3:]
@@ -30,9 +31,18 @@ def _reduce(s: State, d: int, a: int, acc: int, values: Callable[[Any, Flat], F3
         raise Fault("run.shape", f"a row reduction of {rows}x{cols} into {out.shape[0]}x{out.shape[1]}, "
                     f"expected {rows}x1")
     if acc:
-        combine(out[:, 0], values(s.k, x), out=out[:, 0])
+        combine(s, d, values(s.k, x))
     else:
         out[:, 0] = values(s.k, x)
+
+
+def _add(s: State, d: int, found: F32) -> None:
+    out = s.view(d)[:, 0]
+    np.add(out, found, out=out)
+
+
+def _larger(s: State, d: int, found: F32) -> None:
+    s.k.larger(found, *s.place(d)[:4])
 
 
 def _matrix(x: Flat) -> F32:
@@ -69,7 +79,7 @@ class VRsum(Insn, opcode=0x60, engine="vec", mnemonic="v.rsum"):
 
     @staticmethod
     def execute(s: State, d: int, a: int, acc: int) -> None:
-        _reduce(s, d, a, acc, _row_sum, np.add)
+        _reduce(s, d, a, acc, _row_sum, _add)
 
 
 class VRmax(Insn, opcode=0x61, engine="vec", mnemonic="v.rmax"):
@@ -81,7 +91,7 @@ class VRmax(Insn, opcode=0x61, engine="vec", mnemonic="v.rmax"):
 
     @staticmethod
     def execute(s: State, d: int, a: int, acc: int) -> None:
-        _reduce(s, d, a, acc, _row_max, np.maximum)
+        _reduce(s, d, a, acc, _row_max, _larger)
 
 
 class VRsumsq(Insn, opcode=0x62, engine="vec", mnemonic="v.rsumsq"):
@@ -93,4 +103,4 @@ class VRsumsq(Insn, opcode=0x62, engine="vec", mnemonic="v.rsumsq"):
 
     @staticmethod
     def execute(s: State, d: int, a: int, acc: int) -> None:
-        _reduce(s, d, a, acc, _row_sum_of_squares, np.add)
+        _reduce(s, d, a, acc, _row_sum_of_squares, _add)
