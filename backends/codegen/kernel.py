@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from math import gcd
 
-from focusc.backends.codegen.scalars import Lin, Scalars
+from focusc.backends.codegen.scalars import Factor, Lasting, Lin, Scalars
 from focusc.backends.obuf import Class, Placement, pitch, tied_operand, trips
 from focusc.backends.passes.plan_memory import conc_geometry
 from focusc.ir import Loc, Op, StreamType, TileType, Value
@@ -95,17 +97,48 @@ class Stream:
     cols: Lin
 
 
+@dataclass(frozen=True)
+class Units:
+    """What the registers of a loop count, so that uses need not multiply: `offset` times the offset, `number` times the
+    round; `joined` says that the round is taken from the offset, which has a register alone."""
+
+    offset: int = 1
+    number: int = 1
+    joined: bool = False
+
+    @staticmethod
+    def of(offsets: set[Factor], numbers: set[Factor], step: int, first: int, pieces: bool) -> Units:
+        """From the factors of all uses, in a loop whose registers counted ones; with `pieces` the length of a round is
+        computed from the offset, which counts rows then."""
+        joined = first == step and all(n % step == 0 for n in numbers)
+        if joined:
+            offsets, numbers = offsets | {n // step for n in numbers}, set()
+        return Units(1 if pieces else _gcd(offsets), _gcd(numbers), joined)
+
+
+def _gcd(numbers: Iterable[Factor]) -> int:
+    return gcd(*map(int, numbers)) or 1
+
+
 class KernelCode:
-    """Emits one kernel. `emit(insn, loc)` appends to the program; `buffers` resolves buffer values."""
+    """Emits one kernel. `emit(insn, loc)` appends to the program; `buffers` resolves buffer values; `units` are those
+    of the loops, as emitting the same kernel before has found them."""
 
     def __init__(
-        self, emit: Callable[[Insn, Loc], None], buffers: Callable[[Value], Buffer], sites: Callable[[Op], int]
+        self,
+        emit: Callable[[Insn, Loc], None],
+        buffers: Callable[[Value], Buffer],
+        sites: Callable[[Op], int],
+        lasting: Lasting,
+        units: dict[Op, Units] | None = None,
     ) -> None:
+        self.units: dict[Op, Units] = {}  # as the uses ask, if the registers of all loops count ones
+        self._given = units or {}
         self._append = emit
         self._buffer = buffers
         self._site = sites
         self.loc = Loc()
-        self.scalars = Scalars(self.emit)
+        self.scalars = Scalars(self.emit, lasting)
         self.index: dict[Value, Lin] = {}
         self.tiles: dict[Value, Window] = {}
         self.streams: dict[Value, Stream] = {}
@@ -251,11 +284,7 @@ class KernelCode:
         saved = list(self.unused)
         for arg, init in zip(carried, inits, strict=True):
             self._carry_in(arg, init)
-        if bound is None and trips(op) == 1:
-            self.index.update({it: Lin(0), off: Lin(0), length: Lin(total)})
-            self._body(op, carried)
-        else:
-            self._rounds(op, bound, total, step, first, (it, off, length), carried)
+        self._rounds(op, bound, total, step, first, (it, off, length), carried)
         for arg in carried:
             if arg in self.tiles and self.tiles[arg].descriptor in saved:
                 saved.remove(self.tiles[arg].descriptor)
@@ -287,55 +316,56 @@ class KernelCode:
         carried: list[Value],
     ) -> None:
         it, off, length = args
-        s = self.scalars
+        s, unit = self.scalars, self._given.get(op, Units())
         s.push()
         if bound is not None and first != step:
             raise fail("codegen.loop", "a loop with a run-time bound must start with a whole piece", op.loc)
+        pieces = bool(length.users) or first != step
         offset = s.load(Lin(0))
-        number = s.load(Lin(0)) if it.users else 0
-        even = bound is None and first == step and total % step == 0
-        end: int | None = s.load(bound) if bound is not None else None
-        piece, limit = 0, 0
-        if length.users and not even:
-            limit = s.load(Lin(step))
-            piece = s.load(Lin(first))
-            if end is not None:
-                self.emit(isa.Min(rd=piece, rs=end, rt=limit))
-        toggle = 0
+        number = s.load(Lin(0)) if it.users and not unit.joined else 0
+        end = s.number(total) if bound is None and pieces else s.held(bound) if bound is not None else 0
+        limit = s.number(step) if pieces else 0
+        piece = 0
+        if pieces:
+            piece = s.load(Lin(first)) if first != step else s.register()
+        toggle, half = 0, 0
         if op in self.place.toggles:
-            toggle = s.load(Lin(0))
+            toggle, half = s.load(Lin(0)), s.number(self.place.toggles[op])
             self.toggle[op] = toggle
-        if end is not None:
-            count = s.load(Lin(step - 1, ((end, 1),)))
+        if bound is not None:
+            count = s.load(bound + (step - 1))
             self.emit(Divi(rd=count, rs=count, imm=step))
             self.emit(isa.Loop(count=R(count)))
         else:
             self.emit(isa.Loop(count=trips(op)))
-        one = Lin(0, ((number, 1),)) if number else Lin(0)
-        self.index.update({it: one, off: Lin(0, ((offset, 1),))})
+        for register in (offset, number):
+            s.factors.pop(register, None)  # of what they held before
+        self.index[off] = Lin(0, ((offset, Fraction(1, unit.offset)),))
+        if unit.joined:
+            self.index[it] = Lin(0, ((offset, Fraction(1, unit.offset * step)),))
+        else:
+            self.index[it] = Lin(0, ((number, Fraction(1, unit.number)),)) if number else Lin(0)
         self.index[length] = Lin(0, ((piece, 1),)) if piece else Lin(step)
+        if piece and first == step:
+            self.emit(isa.Sub(rd=piece, rs=end, rt=offset))
+            self.emit(isa.Min(rd=piece, rs=piece, rt=limit))
         s.push()
         self._body(op, carried)
         s.pop()
         self.loc = op.loc
-        advance = Lin(0, ((piece, 1),)) if piece else Lin(step)
-        if advance.is_const:
-            self.emit(isa.Addi(rd=offset, rs=offset, imm=step))
+        if first == step:
+            self.emit(isa.Addi(rd=offset, rs=offset, imm=step * unit.offset))
         else:
             self.emit(isa.Add(rd=offset, rs=offset, rt=piece))
-            if end is not None:
-                self.emit(isa.Sub(rd=piece, rs=end, rt=offset))
-            else:
-                self.emit(isa.Muli(rd=piece, rs=offset, imm=-1))
-                self.emit(isa.Addi(rd=piece, rs=piece, imm=total))
+            self.emit(isa.Sub(rd=piece, rs=end, rt=offset))
             self.emit(isa.Min(rd=piece, rs=piece, rt=limit))
         if number:
-            self.emit(isa.Addi(rd=number, rs=number, imm=1))
+            self.emit(isa.Addi(rd=number, rs=number, imm=unit.number))
         if toggle:  # 0 -> half -> 0 ...
-            self.emit(isa.Muli(rd=toggle, rs=toggle, imm=-1))
-            self.emit(isa.Addi(rd=toggle, rs=toggle, imm=self.place.toggles[op]))
+            self.emit(isa.Sub(rd=toggle, rs=half, rt=toggle))
             del self.toggle[op]
         self.emit(isa.Endl())
+        self.units[op] = Units.of(s.factors.pop(offset, set()), s.factors.pop(number, set()), step, first, pieces)
         s.pop()
 
     def _body(self, op: Op, carried: list[Value]) -> None:

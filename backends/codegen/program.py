@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from focusc.backends.codegen.kernel import Buffer, KernelCode
+from focusc.backends.codegen.scalars import Lasting
 from focusc.backends.constants import constant_of, stored
-from focusc.backends.obuf import Planner
+from focusc.backends.obuf import Placement, Planner
 from focusc.backends.passes.plan_memory import buffer_bytes, conc_geometry
 from focusc.ir import Loc, Module, Op, TensorType, Value
 from focusc.ir.diagnostics import fail
@@ -60,6 +61,7 @@ class _Generator:
         self.sites: dict[tuple[int, str], int] = {}
         self.site_table: list[dict[str, Any]] = []
         self.state: dict[str, Insn] = {}
+        self.lasting = Lasting()
         self.obuf_peak = self.obuf_bound = self.obuf_next = 0
 
     def run(self, meta: dict[str, Any]) -> Program:
@@ -197,7 +199,22 @@ class _Generator:
         self.obuf_next = base + place.peak
         self.obuf_peak = max(self.obuf_peak, place.peak)
         self.obuf_bound = max(self.obuf_bound, place.lower_bound)
-        KernelCode(self._emit, self.buffers.__getitem__, self._site).run(rest, place)
+        self._code(rest, place)
+
+    def _code(self, ops: list[Op], place: Placement) -> None:
+        """The commands of a kernel, behind the numbers that they need. What loop registers count follows from the code
+        itself, which is written a first time to find out."""
+        draft = KernelCode(lambda insn, loc: None, self.buffers.__getitem__, self._site, Lasting())
+        draft.run(ops, place)
+        code: list[tuple[Insn, Loc]] = []
+        final = KernelCode(
+            lambda insn, loc: code.append((insn, loc)), self.buffers.__getitem__, self._site, self.lasting, draft.units
+        )
+        final.run(ops, place)
+        for number in self.lasting.flush():
+            self._emit(number, ops[0].loc)
+        for insn, loc in code:
+            self._emit(insn, loc)
 
     def _host(self, call: Op) -> None:
         """A segment of the host's, and the instruction that runs it."""

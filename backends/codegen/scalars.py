@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from fractions import Fraction
 
 from focusc.ir.diagnostics import fail
 from focusc.isa import Addr, Insn, R
 from focusc.isa.insns import Add, Addi, Li, Mov, Muli
 
+Factor = int | Fraction
 EXT_MOST = (1 << 24) - 1
+LASTING = 12
+"""Registers, from r63 down, that hold numbers from one kernel to the next."""
 
 
 @dataclass(frozen=True)
 class Lin:
-    """const + sum(coef * register)."""
+    """const + sum(coef * register). A register that counts in larger units than its value has fractions, which the use
+    makes whole."""
 
     const: int = 0
-    terms: tuple[tuple[int, int], ...] = ()
+    terms: tuple[tuple[int, Factor], ...] = ()
 
     def __add__(self, other: Lin | int) -> Lin:
         rhs = other if isinstance(other, Lin) else Lin(other)
@@ -40,16 +46,51 @@ class Scope:
     """Registers and remembered expressions of one loop body; freed together."""
 
     registers: list[int] = field(default_factory=list[int])
-    known: dict[tuple[tuple[int, int], ...], int] = field(default_factory=dict[tuple[tuple[int, int], ...], int])
+    known: dict[tuple[tuple[int, Factor], ...], int] = field(default_factory=dict[tuple[tuple[int, Factor], ...], int])
+
+
+class Lasting:
+    """Numbers that loops of many kernels need, loaded in front of the first and kept until others need the register.
+
+    A load must not stand in a loop: one without rounds would leave it out.
+    """
+
+    def __init__(self) -> None:
+        self.held: OrderedDict[int, int] = OrderedDict()  # number -> register, the one used longest ago first
+        self.free = list(range(64 - LASTING, 64))
+        self.fresh: list[Li] = []
+        self.used: set[int] = set()
+
+    def flush(self) -> list[Li]:
+        """End a kernel: the loads that must stand in front of it."""
+        fresh, self.fresh, self.used = self.fresh, [], set()
+        return fresh
+
+    def register(self, number: int) -> int | None:
+        """The register that holds a number all through this kernel; None if all hold others that it needs."""
+        if number not in self.held:
+            if not self.free:
+                oldest = next(iter(self.held))
+                if oldest in self.used:
+                    return None
+                self.free.append(self.held.pop(oldest))
+            self.held[number] = self.free.pop()
+            self.fresh.append(Li(rd=self.held[number], imm=number))
+        self.held.move_to_end(number)
+        self.used.add(number)
+        return self.held[number]
 
 
 class Scalars:
     """Register allocation by scopes. Values that are computed twice in one body are computed once."""
 
-    def __init__(self, emit: Callable[[Insn], None]) -> None:
+    def __init__(self, emit: Callable[[Insn], None], lasting: Lasting) -> None:
         self.emit = emit
-        self.free = list(range(63, 0, -1))
+        self.lasting = lasting
+        self.free = list(range(63 - LASTING, 0, -1))
         self.scopes: list[Scope] = [Scope()]
+        self.factors: defaultdict[int, set[Factor]] = defaultdict(set)
+        """By register, what its value was multiplied by."""
 
     def push(self) -> None:
         """Enter a loop body."""
@@ -73,6 +114,8 @@ class Scalars:
         """(register, offset): a register holding the terms of `lin`, and what is to be added; register 0 is zero."""
         if not lin.terms:
             return 0, lin.const
+        for reg, coef in lin.terms:
+            self.factors[reg].add(coef)
         for scope in self.scopes:
             if lin.terms in scope.known:
                 return scope.known[lin.terms], lin.const
@@ -80,17 +123,33 @@ class Scalars:
             return lin.terms[0][0], lin.const
         total = self.register()
         spare: int | None = None
-        for position, (reg, coef) in enumerate(lin.terms):
+        sums = [reg for reg, coef in lin.terms if coef == 1]
+        products = [(reg, int(coef)) for reg, coef in lin.terms if coef != 1]
+        assert all(coef == int(coef) for _, coef in lin.terms), "the unit of a register divides all its uses"
+        if not products:
+            self.emit(Add(rd=total, rs=sums[0], rt=sums[1]))
+            sums = sums[2:]
+        for position, (reg, coef) in enumerate(products):
             if position == 0:
                 self.emit(Muli(rd=total, rs=reg, imm=coef))
-            elif coef == 1:
-                self.emit(Add(rd=total, rs=total, rt=reg))
             else:
                 spare = self.register() if spare is None else spare
                 self.emit(Muli(rd=spare, rs=reg, imm=coef))
                 self.emit(Add(rd=total, rs=total, rt=spare))
+        for reg in sums:
+            self.emit(Add(rd=total, rs=total, rt=reg))
         self.scopes[-1].known[lin.terms] = total
         return total, lin.const
+
+    def number(self, value: int) -> int:
+        """A register holding a number, which must not be written to."""
+        found = self.lasting.register(value)
+        return self.load(Lin(value)) if found is None else found
+
+    def held(self, lin: Lin) -> int:
+        """A register holding exactly `lin`, which must not be written to."""
+        reg, offset = self.value(lin)
+        return reg if reg and not offset else self.load(lin)
 
     def ext(self, lin: Lin) -> int | R:
         """An extent operand."""

@@ -137,7 +137,7 @@ def gather(low: Lowering, op: Op) -> None:
     e = low.emit
     rows = low.rows_of(source.rows, sink.view)
     cols = low.columns(rows.most, 1, source.cols)
-    with e.loop(rows.total, rows.step, first=rows.first) as m, e.loop(source.cols, cols) as c:
+    with e.loop(rows.total, rows.step, first=rows.first, repeat=True) as m, e.loop(source.cols, cols) as c:
         tile = e.to_tile(e.load(source.buffer, m.off + source.row, c.off + source.col, m.len, c.len))
         low.put(sink, tile, m.it, m.off, c.off, c.it * (cols // 32))
 

@@ -189,7 +189,7 @@ def _rows(
             op.loc,
             hint="lower tile{m=...} or enlarge buffers.output",
         )
-    with e.loop(rows.total, rows.step, first=rows.first) as m, e.loop(width, cols) as c:
+    with e.loop(rows.total, rows.step, first=rows.first, repeat=True) as m, e.loop(width, cols) as c:
         loaded: list[Value] = []
         for number, v in enumerate(views):
             row, count = (Ix.of(0), Ix.of(1)) if v.rows == 1 else (m.off, m.len)
@@ -337,7 +337,8 @@ def rope(low: Lowering, op: Op) -> None:
     direct = gather is not None and low.gather_rows(gather).most <= fit
     sink = low.sink(op.results[0], direct=direct)
     rows = low.rows_of(steps, sink.view, most=fit)
-    with e.loop(total, steps) as b, e.loop(rows.total, rows.step, first=rows.first) as m, e.loop(width, head) as c:
+    over_rows = e.loop(rows.total, rows.step, first=rows.first, repeat=True)
+    with e.loop(total, steps) as b, over_rows as m, e.loop(width, head) as c:
         row = b.off + m.off
         tile = e.to_tile(e.load(source.buffer, row + source.row, c.off + source.col, m.len, head))
         tile = rotary(low, op, tile, m.off, m.len)

@@ -124,10 +124,17 @@ class Emit:
 
     @contextmanager
     def loop(
-        self, total: int, step: int, *, first: int | None = None, bound: Ix | None = None, inits: Sequence[Value] = ()
+        self,
+        total: int,
+        step: int,
+        *,
+        first: int | None = None,
+        bound: Ix | None = None,
+        inits: Sequence[Value] = (),
+        repeat: bool = False,
     ) -> Iterator[Loop]:
         """Cut [0, total) into pieces of `step` (the first may be shorter) and write the body once, in a loop if there
-        are several.
+        are several, or with `repeat`: so that the text of a loop over tokens is the same for one round and for many.
 
         `bound`, if given, ends the loop early at run time. The body must append to `loop.yields` one value per init.
         """
@@ -136,7 +143,7 @@ class Emit:
             total, bound = bound.const, None
         first = min(first, total)
         count = 1 + -(-(total - first) // step)
-        if count == 1 and bound is None:  # one piece: no loop
+        if count == 1 and bound is None and not (repeat and total > 1):  # one piece: no loop
             loop = Loop(Ix.of(0), Ix.of(0), Ix.of(total), list(inits))
             yield loop
             loop.results = loop.yields
@@ -144,7 +151,7 @@ class Emit:
         bound_value = self.ix(bound) if bound is not None else None
         block = Block([IndexType()] * 3 + [v.type for v in inits], ["it", "off", "len"])
         it, off, length, *carried = block.args
-        even = bound is None and first == step and total % step == 0
+        even = bound is None and first == step and total % step == 0 and not repeat
         piece = Ix.of(step) if even else Ix(0, ((length, 1),), min(step, total))
         loop = Loop(Ix(0, ((it, 1),), count - 1), Ix(0, ((off, 1),), total - 1), piece, carried)
         outer, self.b.block = self.b.block, block

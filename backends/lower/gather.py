@@ -106,7 +106,7 @@ def move_listed(
     e, pitch, limit = low.emit, table.strides[axis], table.dims[axis]
     with ExitStack() as nest:
         at = {i: nest.enter_context(e.loop(a.dims[i], 1)).off for i in c.loops}
-        r = nest.enter_context(e.loop(c.rows.total, c.rows.step))
+        r = nest.enter_context(e.loop(c.rows.total, c.rows.step, repeat=True))
         width = e.loop(a.dims[col], c.cols) if col is not None else None
         k = nest.enter_context(width) if width is not None else None
         cols = k.len if k is not None else 1

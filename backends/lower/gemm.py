@@ -181,7 +181,7 @@ def gemm(
     (rows, n), direct = (found[0].rows, found[0].n), found[1]
     roots = [chain.root, second] if second else [chain.root]
     sink = low.sink(chain.result, direct=direct)
-    with e.loop(rows.total, rows.step, first=rows.first) as m, e.loop(total, n) as c:
+    with e.loop(rows.total, rows.step, first=rows.first, repeat=True) as m, e.loop(total, n) as c:
         tiles: list[Value] = []
         for root, weight, bias in zip(roots, weights, biases, strict=True):
             e.at(root.loc)

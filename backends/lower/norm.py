@@ -1,14 +1,14 @@
 """RMSNorm and LayerNorm kernels: row statistics, then the scaled rows, column group by column group if they are wide.
 
-If a whole m-tile fits the output buffer it is loaded once. If not, a dense result is cut into fewer rows; a result
-that goes through SIC needs all rows of its m-tile at once and is normalised in two passes over column groups.
+A dense result is cut into tiles of as many whole rows as fit. A result that goes through SIC needs all rows of its
+m-tile at once, and is normalised in two passes over column groups: SIC compares one group while the next is scaled.
 """
 
 from __future__ import annotations
 
 from focusc.backends.lower.context import Lowering, Sink, handles
 from focusc.backends.lower.emit import Ix, Loop
-from focusc.backends.lower.views import ConcView, View, matrix_shape
+from focusc.backends.lower.views import View, matrix_shape
 from focusc.backends.mapping import Rows
 from focusc.ir import Op, Value
 from focusc.ir.diagnostics import fail
@@ -31,7 +31,7 @@ def norm(low: Lowering, op: Op) -> None:
             "tile.obuf", f"one row of {width} f32 does not fit the output buffer of {low.tiling.obuf} bytes", op.loc
         )
     rows = low.rows_of(total, sink.view, most=min(most, low.tiling.m))
-    if rows.most * 4 * (width + VECTORS) <= low.tiling.obuf:
+    if isinstance(sink.view, View):
         _whole(low, op, source, sink, rows)
     else:
         _grouped(low, op, source, sink, rows)
@@ -54,7 +54,7 @@ def _affine(low: Lowering, op: Op, tile: Value, col: Ix | int, cols: Ix | int) -
 
 def _whole(low: Lowering, op: Op, source: View, sink: Sink, rows: Rows) -> None:
     e, width = low.emit, source.cols
-    with e.loop(rows.total, rows.step, first=rows.first) as m:
+    with e.loop(rows.total, rows.step, first=rows.first, repeat=True) as m:
         tile = e.to_tile(e.load(source.buffer, m.off + source.row, source.col, m.len, width))
         if op.name == "nn.layer_norm":
             mean = e.scalar("mul", e.reduce("rsum", tile), 1.0 / width)
@@ -67,7 +67,7 @@ def _whole(low: Lowering, op: Op, source: View, sink: Sink, rows: Rows) -> None:
 def _grouped(low: Lowering, op: Op, source: View, sink: Sink, rows: Rows) -> None:
     e, width = low.emit, source.cols
     cols = low.columns(rows.most, 1, width, fixed=4 * VECTORS * rows.most)
-    if not cols or not isinstance(sink.view, ConcView):
+    if not cols:
         raise fail(
             "tile.obuf",
             f"{rows.most} x 32 f32 do not fit the output buffer of {low.tiling.obuf} bytes",
@@ -78,7 +78,7 @@ def _grouped(low: Lowering, op: Op, source: View, sink: Sink, rows: Rows) -> Non
     def group(m: Loop, c: Loop) -> Value:
         return e.to_tile(e.load(source.buffer, m.off + source.row, c.off + source.col, m.len, c.len))
 
-    with e.loop(rows.total, rows.step, first=rows.first) as m:
+    with e.loop(rows.total, rows.step, first=rows.first, repeat=True) as m:
         mean: Value | None = None
         if op.name == "nn.layer_norm":
             with e.loop(width, cols, inits=[e.fill(m.len, 1, 0.0)]) as c:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -218,3 +220,14 @@ def test_one_path_for_all_sizes() -> None:
     shorter, longer = (len(compiled(small("long").with_frames(f), m=32).text) for f in (40, 400))
     assert longer < 1.2 * shorter
     assert isinstance(Machine.from_dict(compiled(small()).hardware), Machine)
+
+
+@pytest.mark.parametrize("method", ["none", "focus"])
+def test_the_text_hardly_grows_when_the_tokens_double(method: str) -> None:
+    found = replace(load_workload("llava-video-7b"), layers=4)
+    given = CompileOptions.load(concentrate=method)
+    sizes = [
+        len(compile_model(build(found.with_frames(frames)), given, weights=False).program.text)
+        for frames in (8, 16, 32)
+    ]
+    assert all(after < 1.05 * before for before, after in pairwise(sizes)), sizes
