@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from focusc.isa.emulator import Emulator, kernels
-from focusc.isa.insns import Insn, LdAct, St, Tile, VExp, VExps, VGeluQuick, VLd, VSigmoid, VSilu
+from focusc.isa.insns import LdAct, St, Tile, VExp, VExps, VGeluQuick, VLd, VSigmoid, VSilu
 from tests.isa.helpers import Layout
 
 F32 = np.float32
@@ -63,7 +63,7 @@ MEANING = {
 }
 
 
-def run(command: Insn, a: np.ndarray) -> np.ndarray:
+def run(command: VExp | VExps | VGeluQuick | VSigmoid | VSilu, a: np.ndarray) -> np.ndarray:
     """t3 after a command on windows of one buffer: t0 is `a`, t1 its rows a row later, t2 its columns 16 columns
     later, t5 one of them."""
     at = Layout()

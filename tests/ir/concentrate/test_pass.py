@@ -26,7 +26,7 @@ from focusc.ir import (
 from focusc.ir.concentration.schedule import PUBLISHED, scaled
 from focusc.ir.concentration.structure import find_decoder_layers
 from focusc.ir.ops.nn import Rope
-from focusc.ir.ops.sec import Importance, Subset
+from focusc.ir.ops.sec import Importance, Select, Subset
 from focusc.ir.ops.sic import SITES, Gather
 from focusc.ir.ops.tensor_shape import Slice
 from focusc.ir.passes.concentrate import concentrate
@@ -313,7 +313,7 @@ def test_what_a_layer_does_not_have_is_left_out_and_said() -> None:
 
 def test_a_share_that_drops_nothing_is_said() -> None:
     out, stats = apply(decoder(), method="sec", schedule="0:1.0,1:0.5,2:0.5")
-    assert [(op.layer, op.k) for op in out.walk() if op.name == "sec.select"] == [(1, 18)]
+    assert [(op.layer, op.k) for op in out.walk() if isinstance(op, Select)] == [(1, 18)]
     assert left_out(out) == [(0, "prune", "a share of 1 keeps all 36 tokens there are"),
                              (2, "prune", "a share of 0.5 keeps all 18 tokens there are")]
     assert stats["left_out"] == 2 and stats["prunings"] == 1
