@@ -7,7 +7,7 @@ trace. Compiled by numba; `expand_chunks` bounds the memory that a long program 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numba as nb
@@ -21,7 +21,8 @@ from focusc.isa.insns import sequencer as seq
 from focusc.isa.predecode import MAX_NEST, F, predecode
 from focusc.isa.program import Program
 
-__all__ = ["F", "MAX_COMMANDS", "MAX_NEST", "MAX_STEPS", "MAX_TRACE_BYTES", "Trace", "expand", "expand_chunks"]
+__all__ = ["F", "MAX_COMMANDS", "MAX_NEST", "MAX_STEPS", "MAX_TRACE_BYTES", "NO_REPEATS", "Repeats", "Trace",
+           "expand", "expand_chunks", "no_repeats"]
 
 MAX_COMMANDS: Final = 1 << 25
 """Commands that a program may execute unless the caller allows more: a few words of text can ask for any number."""
@@ -34,7 +35,24 @@ _QUANTUM = 1 << 23
 _KIND: Final = {"reg": 0, "ext": 1, "sext": 0, "addr": 0, "simm": 0, "uimm": 0, "f32": 0, "enum": 0,
                 "flag": 0, "tile": 2}
 _HALTED, _FULL, _NEGATIVE, _NO_TILE, _COMMAND_LIMIT, _STEP_LIMIT, _TRAP, _BAD_TILE = range(8)
-_PC, _STEPS, _COMMANDS, _DEPTH, _FIELD, _TILES = range(6)
+_PC, _STEPS, _COMMANDS, _DEPTH, _FIELD, _TILES, _REPEATS = range(7)
+NO_REPEATS: Final = np.zeros((0, 4), np.int64)
+
+
+@dataclass(frozen=True, slots=True)
+class Repeats:
+    """Loops whose rounds are alike as long as some operands are, by instruction: whether it is such a `loop`; the next
+    instruction (itself perhaps) that a round whose commands are not wanted must execute all the same; and [n, F] which
+    operands must be as in the first round."""
+
+    loop: NDArray[np.bool_]
+    following: NDArray[np.int64]
+    watch: NDArray[np.bool_]
+
+
+def no_repeats(count: int) -> Repeats:
+    """Every round of every loop is wanted."""
+    return Repeats(np.zeros(count, np.bool_), np.arange(count, dtype=np.int64), np.zeros((count, F), np.bool_))
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +72,17 @@ class Trace:
     slot: NDArray[np.int64]
     first: int = 0
     """Number of the first command (for chunks)."""
+    repeats: NDArray[np.int64] = field(default_factory=lambda: NO_REPEATS)
+    """[k, 4], for `expand_chunks` with `repeats`: first command of a round, commands of it, how many like rounds follow
+    that are left out, sequencer steps of each."""
 
     def __len__(self) -> int:
         return len(self.pc)
+
+    @property
+    def executed(self) -> int:
+        """Commands, with those of the rounds that are left out."""
+        return len(self.pc) + int((self.repeats[:, 1] * self.repeats[:, 2]).sum())
 
     def place(self, command: int) -> str:
         """A command in messages."""
@@ -81,6 +107,7 @@ def _tables() -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.uint8]]:
 
 _KINDS, _COUNTS, _EMIT = _tables()
 _TILE, _LOOP, _ENDL, _HALT, _TRAP_OP = (c.opcode for c in (seq.Tile, Loop, seq.Endl, Halt, seq.Trap))
+_PLAIN, _FIRST, _COUNTED = range(3)
 _LI, _MOV, _ADD, _ADDI, _SUB, _MUL, _MULI, _MIN, _MAX, _DIVI = (
     c.opcode for c in (seq.Li, seq.Mov, seq.Add, seq.Addi, seq.Sub, seq.Mul, seq.Muli, seq.Min, seq.Max,
     seq.Divi))
@@ -88,18 +115,26 @@ _LI, _MOV, _ADD, _ADDI, _SUB, _MUL, _MULI, _MIN, _MAX, _DIVI = (
 
 @nb.njit(cache=True)
 def _step(op: Any, regs: Any, imms: Any, match: Any, kinds: Any, counts: Any, emit: Any, state: Any, scalars: Any,
-          loops: Any, desc: Any, memo: Any, out_pc: Any, out_op: Any, out_fields: Any, out_slot: Any, tiles: Any,
-          max_commands: int, max_steps: int, quantum: int) -> tuple[int, int]:
+          loops: Any, desc: Any, memo: Any, alike: Any, following: Any, watch: Any, firsts: Any, out_repeats: Any,
+          out_pc: Any, out_op: Any, out_fields: Any, out_slot: Any, tiles: Any, max_commands: int, max_steps: int,
+          quantum: int) -> tuple[int, int]:
     """Run until the chunk is full, the program halts or a fault; returns (status, commands written).
 
-    After `quantum` steps the chunk counts as full.
+    After `quantum` steps the chunk counts as full. Where a loop is `alike` a round is written (`_FIRST`) and the rounds
+    after it are counted (`_COUNTED`), executing what `following` names, until an operand of `watch` differs: that round
+    is taken back and is a first one again.
     """
     pc, steps, depth, ntiles = state[_PC], state[_STEPS], state[_DEPTH], state[_TILES]
-    written = 0
+    written, repeats, left_out = 0, 0, 0
+    mode, begin, begin_steps, length, rounds = _PLAIN, 0, 0, 0, 0
+    before, before_steps = np.zeros(64, np.int64), 0
     pause = steps + quantum
     values = np.zeros(kinds.shape[1], np.int64)
     status = -1
     while status < 0:
+        if mode == _COUNTED:
+            steps += following[pc] - pc
+            pc = following[pc]
         code = op[pc]
         for j in range(counts[code]):
             value = scalars[regs[pc, j]] + imms[pc, j]
@@ -113,14 +148,24 @@ def _step(op: Any, regs: Any, imms: Any, match: Any, kinds: Any, counts: Any, em
         if steps >= max_steps:
             status = _STEP_LIMIT
             break
-        if steps >= pause:
+        if steps >= pause and mode == _PLAIN:
             status = _FULL
             break
-        if emit[code]:
+        fresh = False  # whether a round begins that may be the first of like ones
+        if mode == _COUNTED and (emit[code] or code == _TILE):
+            differs = False
+            for j in range(counts[code]):
+                differs = differs or (watch[pc, j] and values[j] != firsts[pc, j])
+            if differs:
+                scalars[:] = before
+                steps, pc, mode = before_steps, loops[depth - 1, 1], _PLAIN
+                repeats -= rounds == 0
+                fresh = True
+        elif emit[code]:
             if written == len(out_pc):
                 status = _FULL
                 break
-            if state[_COMMANDS] + written >= max_commands:
+            if state[_COMMANDS] + written + left_out >= max_commands:
                 status = _COMMAND_LIMIT
                 break
             for j in range(counts[code]):
@@ -137,6 +182,8 @@ def _step(op: Any, regs: Any, imms: Any, match: Any, kinds: Any, counts: Any, em
                 out_fields[written, j] = value
             if status >= 0:
                 break
+            if mode == _FIRST:
+                firsts[pc, :] = values
             out_pc[written] = pc
             out_op[written] = code
             out_slot[written] = steps
@@ -157,6 +204,8 @@ def _step(op: Any, regs: Any, imms: Any, match: Any, kinds: Any, counts: Any, em
                     tiles[known, j] = values[j + 1]
                 memo[pc] = known
             desc[values[0]] = known
+            if mode == _FIRST:
+                firsts[pc, :] = values
         elif code == _LOOP:
             if values[0] == 0:
                 pc = match[pc]
@@ -164,12 +213,35 @@ def _step(op: Any, regs: Any, imms: Any, match: Any, kinds: Any, counts: Any, em
                 loops[depth, 0] = values[0]
                 loops[depth, 1] = pc
                 depth += 1
+                fresh = True
         elif code == _ENDL:
             loops[depth - 1, 0] -= 1
-            if loops[depth - 1, 0] > 0:
-                pc = loops[depth - 1, 1]
-            else:
+            left = loops[depth - 1, 0]
+            if mode == _FIRST:
+                mode, length, rounds = _PLAIN, written - begin, 0
+                if length > 0:
+                    mode = _COUNTED
+                    out_repeats[repeats, 0], out_repeats[repeats, 1] = begin, length
+                    out_repeats[repeats, 2], out_repeats[repeats, 3] = 0, steps + 1 - begin_steps
+                    repeats += 1
+            elif mode == _COUNTED:
+                rounds += 1
+                out_repeats[repeats - 1, 2] = rounds
+                left_out += length
+                if state[_COMMANDS] + written + left_out > max_commands:
+                    status = _COMMAND_LIMIT
+                    break
+            if mode == _COUNTED and (left == 0 or steps >= pause):
+                mode = _PLAIN
+                repeats -= rounds == 0
+            if left == 0:
                 depth -= 1
+            else:
+                pc = loops[depth - 1, 1]
+                fresh = mode == _PLAIN
+            if mode == _COUNTED:
+                before[:] = scalars
+                before_steps = steps
         elif code == _HALT:
             status = _HALTED
             break
@@ -193,34 +265,45 @@ def _step(op: Any, regs: Any, imms: Any, match: Any, kinds: Any, counts: Any, em
                 result = values[1] // values[2] if values[2] > 0 else 0
             if regs[pc, 0] > 0:
                 scalars[regs[pc, 0]] = result
+        if fresh and alike[pc] and loops[depth - 1, 0] > 2 and repeats < len(out_repeats):
+            ahead = match[pc] - pc
+            if written + ahead <= len(out_pc) and ntiles + ahead <= len(tiles):
+                mode, begin, begin_steps = _FIRST, written, steps + 1
         pc += 1
         steps += 1
     state[_PC], state[_STEPS], state[_DEPTH], state[_TILES] = pc, steps, depth, ntiles
-    state[_COMMANDS] += written
+    state[_COMMANDS] += written + left_out
+    state[_REPEATS] = repeats
     return status, written
 
 
 def expand_chunks(program: Program, chunk: int = 1 << 16, *, max_commands: int = MAX_COMMANDS,
-                  max_steps: int = MAX_STEPS) -> Iterator[Trace]:
-    """Traces of at most `chunk` commands; tile numbers are local to a chunk. Fault for what cannot be executed."""
+                  max_steps: int = MAX_STEPS, repeats: Repeats | None = None) -> Iterator[Trace]:
+    """Traces of at most `chunk` commands; tile numbers are local to a chunk. Fault for what cannot be executed.
+
+    With `repeats` one round stands for those after it that are alike, see `Trace.repeats`.
+    """
     pre = predecode(program)
+    alike = repeats or no_repeats(len(pre.op))
+    most = chunk // 2 if repeats else 0
     state, scalars = np.zeros(8, np.int64), np.zeros(64, np.int64)
     loops, desc = np.zeros((MAX_NEST, 2), np.int64), np.full(32, -1, np.int64)
-    memo = np.full(len(pre.op), -1, np.int64)
+    memo, firsts = np.full(len(pre.op), -1, np.int64), np.zeros((len(pre.op), F), np.int64)
     carried = np.zeros((0, 4), np.int64)
     while True:
         out_pc, out_op = np.empty(chunk, np.int32), np.empty(chunk, np.uint8)
+        out_repeats = np.zeros((most, 4), np.int64)
         out_fields, out_slot = np.zeros((chunk, F), np.int64), np.empty(chunk, np.int64)
         tiles = np.zeros((chunk + 32, 4), np.int64)
         tiles[:len(carried)] = carried
         state[_TILES] = len(carried)
         first = int(state[_COMMANDS])
         status, written = _step(pre.op, pre.regs, pre.imms, pre.match, _KINDS, _COUNTS, _EMIT, state, scalars, loops,
-                                desc, memo, out_pc, out_op, out_fields, out_slot, tiles, max_commands, max_steps,
-                                _QUANTUM)
+                                desc, memo, alike.loop, alike.following, alike.watch, firsts, out_repeats, out_pc,
+                                out_op, out_fields, out_slot, tiles, max_commands, max_steps, _QUANTUM)
         if written:
             yield Trace(out_pc[:written], out_op[:written], out_fields[:written], tiles[:int(state[_TILES])],
-                        out_slot[:written], first)
+                        out_slot[:written], first, out_repeats[:int(state[_REPEATS])])
         if status == _HALTED:
             return
         if status != _FULL:

@@ -18,11 +18,12 @@ from focusc.isa.errors import IsaError
 from focusc.isa.insns import ENGINES
 from focusc.isa.machine import Machine
 from focusc.isa.program import Program
-from focusc.isa.sequencer import Trace, expand, expand_chunks
+from focusc.isa.sequencer import NO_REPEATS, Trace, expand, expand_chunks
 from focusc.isa.site_counts import SiteCounts
 from focusc.isa.timing_distinct import DistinctCommands, weight_widths
 from focusc.isa.timing_kernel import finish, run
 from focusc.isa.timing_ledger import new_ledger
+from focusc.isa.timing_repeats import find_repeats
 from focusc.isa.timing_rules import Col, Work, lower, weight_chunk
 from focusc.isa.timing_state import (
     CAUSES,
@@ -40,6 +41,7 @@ from focusc.isa.timing_state import (
     Tally,
     When,
 )
+from focusc.isa.timing_steady import new_round, new_steady
 from focusc.isa.timing_unique import UniqueFeed
 
 __all__ = ["ARRAY_MODELS", "CAUSES", "ENGINES", "ArrayModel", "Timing", "simulate"]
@@ -152,8 +154,11 @@ def _in_pieces(program: Program, machine: Machine, counts: DynamicCounts | SiteC
     if isinstance(counts, DynamicCounts):
         counts.check_program(program)
 
+    # a recording has one entry for every partial load that was executed
+    repeats = None if isinstance(counts, DynamicCounts) else find_repeats(program)
+
     def pieces() -> Iterator[Trace]:
-        return expand_chunks(program, max_commands=max_commands, max_steps=max_steps)
+        return expand_chunks(program, max_commands=max_commands, max_steps=max_steps, repeats=repeats)
 
     # a weight slice is as deep as the activation slice that meets it, which may come later
     widths = weight_widths(pieces(), machine) if machine.array.rows != SLOT else None
@@ -170,7 +175,7 @@ def _in_pieces(program: Program, machine: Machine, counts: DynamicCounts | SiteC
         total += len(unique)
         last = int(commands[-1, 0])
         if progress is not None:
-            progress(part.first + len(part))
+            progress(part.first + part.executed)
     feed.finish()
     return clock.timing(kinds.trace(), kinds.work(clock.state.tally), last)
 
@@ -193,15 +198,16 @@ class _Clock:
         misc[Misc.NOW] = -1.0
         num = np.zeros(Num.SIZE, np.int64)
         num[Num.LAST_SLOT] = num[Num.NODE] = -1
-        used, buckets = new_ledger()
+        transfers, booked = new_ledger()
         none = np.zeros((0, 0), np.int64)
         self.seen = 0
         self.index = np.where(program.debug_index >= 0, program.debug_index, len(program.debug)).astype(np.int64)
         self.state = State(
-            none, np.zeros(0), np.zeros(0, np.int64), none, np.zeros(0, np.int32), np.zeros(1, np.int64),
+            none, np.zeros(0), np.zeros(0, np.int64), none, NO_REPEATS, new_steady(), new_round(1),
+            np.zeros(0, np.int32), np.zeros(1, np.int64),
             np.zeros(0, np.int32), misc, num, np.zeros((2, 6), np.int64), np.zeros((2, ITEMS, len(Item)), np.int64),
             np.zeros((2, ITEMS, len(When))), np.zeros((6, RING)), np.zeros((3, PASSES)), np.zeros((3, 1)),
-            np.zeros((8, machine.queue_depth)), np.zeros(8, np.int64), used, buckets, np.zeros((0, 2)),
+            np.zeros((8, machine.queue_depth)), np.zeros(8, np.int64), transfers, booked, np.zeros((0, 2)),
             np.zeros((0, len(Tally)), np.int64), np.zeros(len(program.debug) + 1), np.zeros((0, len(Detail))))
 
     def grow(self, work: Work, detail: NDArray[np.float64]) -> None:
@@ -216,7 +222,8 @@ class _Clock:
 
         self.state = s._replace(
             table=work.table, cost=work.cost, node=self.index[work.pc], of_start=work.windows.start,
-            others=work.windows.others, win=wider(s.win, wins, 1), sums=wider(s.sums, rows, 0),
+            others=work.windows.others, win=wider(s.win, wins, 1),
+            round=s.round if s.win.shape[1] == wins else new_round(wins), sums=wider(s.sums, rows, 0),
             tally=wider(s.tally, rows, 0), detail=detail)
 
     def run(self, commands: NDArray[np.int64], unique: NDArray[np.int32], part: Trace) -> None:
@@ -228,7 +235,7 @@ class _Clock:
         oldest = int(ring[ring >= 0].min(initial=known))
         kept = s.unique[oldest - int(num[Num.UNIQUE]):]
         num[Num.UNIQUE], num[Num.FIRST] = oldest, self.seen
-        self.state = s._replace(commands=commands, unique=np.concatenate([kept, unique]))
+        self.state = s._replace(commands=commands, repeats=part.repeats, unique=np.concatenate([kept, unique]))
         stuck = int(run(self.state))
         if stuck >= 0:
             pc = int(part.pc[stuck])
@@ -236,7 +243,7 @@ class _Clock:
                            f"{self.machine.queue_depth} loads is full, staging is full, and what would consume it is "
                            "issued later", where=f"command {part.first + stuck} (pc {pc}: {self.program.insns[pc]})",
                            hint="issue consumers sooner, or raise queue_depth")
-        self.seen += len(commands)
+        self.seen += part.executed
 
     def timing(self, trace: Trace, work: Work, last: int) -> Timing:
         """The result, after the last command (of row `last`)."""

@@ -24,12 +24,12 @@ from focusc.isa.timing_rules import CONFIGS, Col, Work, complete, describe, stre
 from focusc.isa.timing_state import ITEMS
 from focusc.isa.timing_streams import Windows, windows
 
-__all__ = ["DistinctCommands", "weight_widths"]
+__all__ = ["UNREAD", "DistinctCommands", "weight_widths"]
 
 Ints = NDArray[np.int64]
 compiled: Final[Any] = nb.njit(cache=True)
 
-_IGNORED: Final = {
+UNREAD: Final = {
     "ld.act": ("stride",), "ld.conc": ("cap", "row0"), "ld.idx": ("stride", "limit"), "ld.patch": ("row0",),
     "ld.wgt": ("stride", "trans"), "v.mask": ("row0", "col0", "window", "inf"), "sic": ("cap", "site"),
     "sec.fold": ("col0",), "st": ("stride",), "st.idx": ("stride", "limit"),
@@ -55,7 +55,7 @@ def _tables() -> tuple[NDArray[np.uint8], NDArray[np.uint8], NDArray[np.int8], N
     reads = np.zeros((256, len(CONFIGS)), np.uint8)
     for opcode, cls in INSNS.items():
         for column, (name, item) in enumerate(cls.fields.items()):
-            skipped = item.kind == "addr" or name in _IGNORED.get(cls.mnemonic, ())
+            skipped = item.kind == "addr" or name in UNREAD.get(cls.mnemonic, ())
             role[opcode, column] = _SKIP if skipped else _TILE if item.kind == "tile" else _VALUE
         for place, name in enumerate(stream_operands(cls)):
             heads[opcode, place] = list(cls.fields).index(name)

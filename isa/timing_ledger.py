@@ -1,73 +1,96 @@
-"""DRAM bandwidth as a ledger of time buckets, so that transfers may be booked in any order of time.
+"""DRAM bandwidth as a ledger of busy intervals, so that transfers may be booked in any order of time.
 
-Commands are timed in program order, but a later command may transfer before an earlier one ends. A booking takes the
-earliest free bandwidth from its time on; the sum booked in a bucket never exceeds what the channel moves in it.
+Commands are timed in program order, but a later command may transfer before an earlier one ends. The channel moves one
+transfer at a time; a booking takes what is free from its time on, around the transfers booked before it.
+
+Times are cycles in whole ticks: sums and differences of them are exact in float64 (up to 2^43 cycles), so the ledger,
+and all timing built on it, does the same at any time of a run. `timing_steady` relies on that.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, Final
 
 import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["BUCKET_CYCLES", "book", "compiled", "new_ledger"]
+__all__ = ["TICKS", "book", "compiled", "moving", "new_ledger", "ticks"]
 
-BUCKET_CYCLES: Final = 128
-_BITS: Final = 17
-_MASK: Final = (1 << _BITS) - 1
-_FULL: Final = 1e-6
+TICKS: Final = 1024.0
+"""Ticks of a cycle."""
+_KEPT: Final = 1 << 13
+"""Busy intervals that are remembered at least; before them the channel counts as busy."""
 _njit: Any = nb.njit  # its type leaves out some of its options
 compiled: Final[Any] = _njit(cache=True, error_model="numpy", _nrt=False)
 """Without reference counts: nothing is allocated in the loop, and counting costs more than its arithmetic."""
 
 
 def new_ledger() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """An empty ledger of the last 2^17 buckets (16.8 M cycles): a ring of the bytes booked in each, and
-    [2, ring] the number of the bucket that a slot holds and the next bucket that may have room."""
-    buckets = np.zeros((2, 1 << _BITS), np.int64)
-    buckets[0] = -1
-    return np.zeros(1 << _BITS), buckets
+    """An empty ledger: [2, room] start and end of the busy intervals, in order of time and apart from each other; and
+    how many there are, [1]."""
+    return np.zeros((2, 2 * _KEPT)), np.zeros(1, np.int64)
 
 
 @compiled
-def book(used: Any, buckets: Any, rate: float, time: float, amount: float) -> float:
-    """Book `amount` bytes from `time` on at `rate` bytes a cycle; returns the time at which the last byte has moved.
+def ticks(cycles: float) -> float:
+    """Whole ticks of some work, in cycles; what is left over is dropped, a vector command ends on a whole cycle."""
+    return math.floor(cycles * TICKS) / TICKS
 
-    Alone on the channel this is time + amount / rate.
+
+@compiled
+def moving(rate: float, amount: float) -> float:
+    """Cycles that `amount` bytes occupy the channel at `rate` bytes a cycle, to the nearest tick."""
+    return math.floor(amount / rate * TICKS + 0.5) / TICKS
+
+
+@compiled
+def book(busy: Any, many: Any, time: float, length: float) -> float:
+    """Book `length` cycles of the channel from `time` on; returns the time at which the last byte has moved.
+
+    Alone on the channel this is time + length.
     """
-    number, following = buckets[0], buckets[1]
-    full = rate * BUCKET_CYCLES
-    bucket = np.int64(time * (1.0 / BUCKET_CYCLES))
-    left = amount
-    while left > 0.0:
-        slot = bucket & _MASK
-        if number[slot] != bucket:
-            if number[slot] > bucket:
-                # Older than the ring: every bucket that is remembered lies later.
-                bucket = number[slot] - _MASK
-                continue
-            number[slot] = bucket
-            used[slot] = 0.0
-            following[slot] = bucket + 1
-        if full - used[slot] <= _FULL:
-            target = following[slot]
-            ahead = target & _MASK
-            if number[ahead] == target and full - used[ahead] <= _FULL:
-                following[slot] = following[ahead]  # path halving: full buckets are skipped in near constant time
-            bucket = target
-            continue
-        begin = float(bucket * BUCKET_CYCLES)
-        now = max(time, begin)
-        room = min(full - used[slot], (begin + BUCKET_CYCLES - now) * rate)
-        if room <= _FULL:
-            bucket += 1
-            continue
-        taken = min(room, left)
-        used[slot] += taken
-        left -= taken
+    if length <= 0.0:
+        return time
+    last = many[0]
+    if last == busy.shape[1]:  # forget the oldest
+        for i in range(_KEPT):
+            busy[0, i], busy[1, i] = busy[0, last - _KEPT + i], busy[1, last - _KEPT + i]
+        last = _KEPT
+        busy[0, 0] = 0.0
+    low, high = np.int64(0), last  # the first interval that ends at `time` or later
+    if last > 0 and busy[1, last - 1] < time:
+        low = last
+    while low < high:
+        middle = (low + high) // 2
+        if busy[1, middle] < time:
+            low = middle + 1
+        else:
+            high = middle
+    until = low
+    begin = now = time
+    if low < last and busy[0, low] <= time:
+        begin, now = busy[0, low], busy[1, low]
+        until += 1
+    left = length
+    while until < last and busy[0, until] - now <= left:
+        left -= busy[0, until] - now
+        now = busy[1, until]
+        until += 1
         if left <= 0.0:
-            return max(now + taken / rate, begin + used[slot] / rate)
-        bucket += 1
-    return time
+            break
+    served = now + left
+    end = served
+    if left <= 0.0:
+        served, end = busy[0, until - 1], now
+    move = low + 1 - until
+    if move > 0:
+        for i in range(last, low, -1):
+            busy[0, i], busy[1, i] = busy[0, i - 1], busy[1, i - 1]
+    elif move < 0:
+        for i in range(until, last):
+            busy[0, i + move], busy[1, i + move] = busy[0, i], busy[1, i]
+    busy[0, low], busy[1, low] = begin, end
+    many[0] = last + move
+    return served

@@ -199,6 +199,11 @@ class State(NamedTuple):
     """Source node by row."""
     commands: NDArray[np.int64]
     """[n, 3]: row, sequencer steps before it, offset of its unique counts."""
+    repeats: NDArray[np.int64]
+    """[k, 4]: rounds of a loop as `Trace.repeats`."""
+    steady: NDArray[np.float64]
+    round: NDArray[np.int64]
+    """What `timing_steady` keeps."""
     unique: NDArray[np.int32]
     of_start: NDArray[np.int64]
     others: NDArray[np.int32]
@@ -221,8 +226,8 @@ class State(NamedTuple):
     """[8, depth]: starts of the last commands of each engine, -1 while open."""
     queued: NDArray[np.int64]
     """[8]: commands that each engine was given."""
-    used: NDArray[np.float64]
-    buckets: NDArray[np.int64]
+    transfers: NDArray[np.float64]
+    booked: NDArray[np.int64]
     """The bandwidth ledger, see `focusc.isa.timing_ledger`."""
     sums: NDArray[np.float64]
     """[rows, 2]: `Detail.SPAN` and `Detail.WORK` over all executions of a row."""
