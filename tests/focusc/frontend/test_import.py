@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper
-from test_errors import F32, X, Y, external, laid_out, model, tensor
 
 from focusc.frontend import import_onnx, op_report
 from focusc.ir import CompileError, Module, Resource, interpret
+from tests.focusc.frontend.test_errors import F32, X, Y, external, laid_out, model, tensor
 
 
 def constants(module: Module) -> dict[str, Resource]:
