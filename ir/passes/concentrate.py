@@ -309,7 +309,8 @@ class _Work:
         """Drop tokens behind this layer's attention and residual add."""
         keep = schedules.budget(self.layout.length, alpha, self.present)
         if keep == self.present:
-            self.plan.left_out.append((layer.index, PRUNE, f"a share of {alpha:g} keeps all {keep} tokens there are"))
+            all_ = "the one token there is" if keep == 1 else f"all {keep} tokens there are"
+            self.plan.left_out.append((layer.index, PRUNE, f"a share of {alpha:g} keeps {all_}"))
             return
         attention, stream = layer.attention, layer.stream_after_attention
         assert attention is not None and stream is not None
