@@ -11,7 +11,7 @@ DEMO_OUT ?= demo-out
 .PHONY: help demo test lint bench agreement families full-size smollm2 clips docs figures reproduce train-demo clean
 
 help:
-	@echo "make demo        export the demo model, compile it dense and concentrated, emulate both, compare (1 to 3 minutes)"
+	@echo "make demo        export the demo model, compile it dense and concentrated, emulate both, compare (under a minute; the first time 2, and set-up)"
 	@echo "make test        the test-suite"
 	@echo "make lint        ruff and basedpyright"
 	@echo "make bench       emulator throughput next to onnxruntime"
