@@ -98,9 +98,9 @@ from focusc.isa.timing_layout import (
     WORK_D,
     WRITES,
 )
-from focusc.isa.timing_ledger import book, moving, ticks
+from focusc.isa.timing_ledger import book, moving, pass_by, ticks
 from focusc.isa.timing_state import ITEMS, compiled, word
-from focusc.isa.timing_steady import describe_round, keep, look, same, skip
+from focusc.isa.timing_steady import describe_round, earliest, keep, look, same, skip
 
 __all__ = ["finish", "run"]
 
@@ -299,6 +299,7 @@ def _walk(s: Any, begin: int, until: int) -> int:
         command = num[FIRST] + n
         misc[NOW] += slot - num[LAST_SLOT]
         num[LAST_SLOT] = slot
+        pass_by(s.transfers, s.booked, earliest(s))
         kind, e = t[c, KIND], t[c, ENGINE]
         s.tally[c, COUNT_Y] += 1
         misc[ISSUE] = misc[START] = misc[END] = misc[NOW]

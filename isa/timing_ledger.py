@@ -16,12 +16,13 @@ import numba as nb
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TICKS", "book", "compiled", "moving", "new_ledger", "ticks"]
+__all__ = ["TICKS", "book", "compiled", "moving", "new_ledger", "pass_by", "ticks"]
 
 TICKS: Final = 1024.0
 """Ticks of a cycle."""
 _KEPT: Final = 1 << 13
-"""Busy intervals that are remembered at least; before them the channel counts as busy."""
+"""Busy intervals that may still matter (`pass_by`) and are remembered at least; before them the channel counts as
+busy."""
 _njit: Any = nb.njit  # its type leaves out some of its options
 compiled: Final[Any] = _njit(cache=True, error_model="numpy", _nrt=False)
 """Without reference counts: nothing is allocated in the loop, and counting costs more than its arithmetic."""
@@ -29,8 +30,15 @@ compiled: Final[Any] = _njit(cache=True, error_model="numpy", _nrt=False)
 
 def new_ledger() -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """An empty ledger: [2, room] start and end of the busy intervals, in order of time and apart from each other; and
-    how many there are, [1]."""
-    return np.zeros((2, 2 * _KEPT)), np.zeros(1, np.int64)
+    how many there are and how many of them have passed, [2]."""
+    return np.zeros((2, 2 * _KEPT)), np.zeros(2, np.int64)
+
+
+@compiled
+def pass_by(busy: Any, many: Any, bound: float) -> None:
+    """Nothing will be booked before `bound`: what ends earlier need not be remembered."""
+    while many[1] < many[0] and busy[1, many[1]] < bound:
+        many[1] += 1
 
 
 @compiled
@@ -54,12 +62,17 @@ def book(busy: Any, many: Any, time: float, length: float) -> float:
     if length <= 0.0:
         return time
     last = many[0]
-    if last == busy.shape[1]:  # forget the oldest
-        for i in range(_KEPT):
-            busy[0, i], busy[1, i] = busy[0, last - _KEPT + i], busy[1, last - _KEPT + i]
-        last = _KEPT
-        busy[0, 0] = 0.0
-    low, high = np.int64(0), last  # the first interval that ends at `time` or later
+    if last == busy.shape[1]:
+        # What has passed goes first. So whether more is forgotten depends on what may still matter alone, not on how
+        # long the run is: rounds that are counted would have forgotten what those that are walked do.
+        gone = many[1] if many[1] > 0 else last - _KEPT
+        for i in range(last - gone):
+            busy[0, i], busy[1, i] = busy[0, gone + i], busy[1, gone + i]
+        last -= gone
+        if many[1] == 0:
+            busy[0, 0] = 0.0
+        many[1] = 0
+    low, high = many[1], last  # the first interval that ends at `time` or later
     if last > 0 and busy[1, last - 1] < time:
         low = last
     while low < high:

@@ -25,6 +25,7 @@ from focusc.isa.timing_layout import (
     ENGINE,
     FENCE_W,
     FENCES,
+    FORWARD,
     FREED,
     FRONTIER,
     HELD,
@@ -58,7 +59,7 @@ from focusc.isa.timing_layout import (
 )
 from focusc.isa.timing_state import ITEMS, RING, Misc, compiled
 
-__all__ = ["describe_round", "keep", "look", "new_round", "new_steady", "same", "skip"]
+__all__ = ["describe_round", "earliest", "keep", "look", "new_round", "new_steady", "same", "skip"]
 
 _ROUND: Final = 512
 """Most commands of a round that is skipped."""
@@ -117,14 +118,16 @@ def describe_round(s: Any, first: int, length: int) -> bool:
 
 
 @compiled
-def _bound(s: Any) -> float:
+def earliest(s: Any) -> float:
     """No command or open load will look at or book a time before this one."""
     bound = s.misc[NOW]
     for ch in range(2):
         if s.channel[ch, ITEM] < s.channel[ch, ISSUED]:
             i = s.channel[ch, ITEM] & (ITEMS - 1)
-            e = s.table[s.item[ch, i, ROW], ENGINE]
-            bound = min(bound, max(s.misc[CURSOR + e], s.when[ch, i, ISSUE_W]))
+            e, first = s.table[s.item[ch, i, ROW], ENGINE], s.when[ch, i, ISSUE_W]
+            if s.table[s.item[ch, i, ROW], KIND] != FORWARD:  # loads behind a `fwd` do not wait for its engine
+                first = max(s.misc[CURSOR + e], first)
+            bound = min(bound, first)
     return bound
 
 
@@ -137,7 +140,7 @@ def _ahead(time: float, bound: float, now: float) -> float:
 def _first_ahead(s: Any, bound: float) -> int:
     """The first busy interval of the channel that ends after `bound`."""
     n = s.booked[0]
-    while n > 0 and s.transfers[1, n - 1] > bound:
+    while n > s.booked[1] and s.transfers[1, n - 1] > bound:
         n -= 1
     return n
 
@@ -154,7 +157,7 @@ def look(s: Any) -> int:
     """Write down all that later commands of the loop can see, times as differences to now. Returns how many figures
     there are, or -1 if there are too many."""
     out, misc, num, around = s.steady[_FOUND], s.misc, s.num, s.round[0]
-    bound, now, depth = _bound(s), misc[NOW], s.queue.shape[1]
+    bound, now, depth = earliest(s), misc[NOW], s.queue.shape[1]
     transfers = _first_ahead(s, bound)
     size = 32 + 8 * (depth + 2) + 3 * (num[SUMMED] - num[FREED]) + 3 * around[_WINDOWS]
     size += 2 * (s.booked[0] - transfers)
@@ -250,7 +253,7 @@ def keep(s: Any, first: int, length: int, found: int) -> None:
 def skip(s: Any, first: int, length: int, times: int) -> None:
     """Go on as if all rounds since the one kept had been walked `times` more: add to the sums, move the clocks."""
     misc, num, around, sums = s.misc, s.num, s.round[0], s.steady[_SUMS]
-    bound, depth = _bound(s), s.queue.shape[1]
+    bound, depth = earliest(s), s.queue.shape[1]
     later = (misc[NOW] - sums[NOW]) * times
     for i in range(BUSY, _MISC):
         misc[i] += (misc[i] - sums[i]) * times

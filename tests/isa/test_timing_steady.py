@@ -175,3 +175,18 @@ def test_limits_count_the_rounds_that_are_left_out() -> None:
         simulate(loop_of(1000), FOCUS, None, detail=False, max_commands=2000)
     with pytest.raises(IsaError, match="the program executes more than 3,000 steps"):
         simulate(loop_of(1000), FOCUS, None, detail=False, max_steps=3000)
+
+
+@pytest.mark.parametrize("array", MODELS)
+def test_what_the_ledger_forgets_does_not_depend_on_how_many_rounds_are_walked(array: str) -> None:
+    """More transfers in a round than the ledger remembers, and a store that is booked before most of them."""
+    rows, k = 256, 48000
+    text: list[Insn] = [Tile(t=0, off=0, rows=rows, cols=32, pitch=32)]
+    text += [Tile(t=t, off=65536 * t, rows=64, cols=32, pitch=32) for t in (1, 2)]
+    text += [Li(rd=1, imm=0), Loop(count=20)]
+    for _ in range(7):
+        text += [LdAct(addr=(1, 0), rows=rows, cols=k, stride=2 * k), LdWgt(addr=(1, 0), k=k, n=32, stride=64),
+                 Mma(t=0, k=k, acc=1)]  # fmt: skip
+    text += [St(a=1, addr=(1, 0), stride=64)] * 3
+    text += [VMuli(d=0, a=0, imm=2.0), *[St(a=0, addr=(1, 0), stride=64)] * 9, *[VMuli(d=2, a=2, imm=1.0)] * 9]
+    same(program([*text, Addi(rd=1, rs=1, imm=64), Endl()]), machine(queue_depth=8), None, array)
