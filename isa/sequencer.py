@@ -265,7 +265,7 @@ def _step(op: Any, regs: Any, imms: Any, match: Any, kinds: Any, counts: Any, em
                 result = values[1] // values[2] if values[2] > 0 else 0
             if regs[pc, 0] > 0:
                 scalars[regs[pc, 0]] = result
-        if fresh and alike[pc] and loops[depth - 1, 0] > 2 and repeats < len(out_repeats):
+        if fresh and alike[pc] and loops[depth - 1, 0] > 2 and repeats < len(out_repeats) and steps < pause:
             ahead = match[pc] - pc
             if written + ahead <= len(out_pc) and ntiles + ahead <= len(tiles):
                 mode, begin, begin_steps = _FIRST, written, steps + 1

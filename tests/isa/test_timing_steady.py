@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import focusc.isa.sequencer as sequencer_module
 import focusc.isa.timing as timing_module
 from focusc.isa import Insn, Program, R
 from focusc.isa.errors import IsaError
@@ -190,3 +191,17 @@ def test_what_the_ledger_forgets_does_not_depend_on_how_many_rounds_are_walked(a
     text += [St(a=1, addr=(1, 0), stride=64)] * 3
     text += [VMuli(d=0, a=0, imm=2.0), *[St(a=0, addr=(1, 0), stride=64)] * 9, *[VMuli(d=2, a=2, imm=1.0)] * 9]
     same(program([*text, Addi(rd=1, rs=1, imm=64), Endl()]), machine(queue_depth=8), None, array)
+
+
+@pytest.mark.parametrize("body", [(), (Addi(rd=2, rs=2, imm=1),), (LOAD, VLd(d=0))])
+def test_counting_rounds_returns_to_the_interpreter(monkeypatch: pytest.MonkeyPatch, body: tuple[Insn, ...]) -> None:
+    """Every quantum of steps, so that a keyboard interrupt is served, and without writing more rounds than needed."""
+    calls: list[int] = []
+    step = sequencer_module._step  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(sequencer_module, "_step", lambda *a: (r := step(*a), calls.append(r[1]))[0])
+    monkeypatch.setattr(sequencer_module, "_QUANTUM", 1000)
+    found = rounds_of(*body, count=10_000)
+    parts = list(expand_chunks(found, repeats=find_repeats(found)))
+    assert len(calls) >= 10_000 * (len(body) + 2) // 1100
+    assert max(calls) < 20
+    assert sum(part.executed for part in parts) == 10_000 * sum(insn.engine != "seq" for insn in body)
