@@ -32,6 +32,8 @@ MAX_TRACE_BYTES: Final = 1 << 31
 """Bytes of a trace that `expand` holds at once."""
 _QUANTUM = 1 << 23
 """Steps between returns to the interpreter (some tenths of a second), so that a keyboard interrupt is served."""
+_LEFT_OUT = 1 << 20
+"""Commands that a chunk may leave out: the same for what times them, should it have to walk them all."""
 _KIND: Final = {"reg": 0, "ext": 1, "sext": 0, "addr": 0, "simm": 0, "uimm": 0, "f32": 0, "enum": 0,
                 "flag": 0, "tile": 2}
 _HALTED, _FULL, _NEGATIVE, _NO_TILE, _COMMAND_LIMIT, _STEP_LIMIT, _TRAP, _BAD_TILE = range(8)
@@ -117,12 +119,12 @@ _LI, _MOV, _ADD, _ADDI, _SUB, _MUL, _MULI, _MIN, _MAX, _DIVI = (
 def _step(op: Any, regs: Any, imms: Any, match: Any, kinds: Any, counts: Any, emit: Any, state: Any, scalars: Any,
           loops: Any, desc: Any, memo: Any, alike: Any, following: Any, watch: Any, firsts: Any, out_repeats: Any,
           out_pc: Any, out_op: Any, out_fields: Any, out_slot: Any, tiles: Any, max_commands: int, max_steps: int,
-          quantum: int) -> tuple[int, int]:
+          quantum: int, most_left_out: int) -> tuple[int, int]:
     """Run until the chunk is full, the program halts or a fault; returns (status, commands written).
 
-    After `quantum` steps the chunk counts as full. Where a loop is `alike` a round is written (`_FIRST`) and the rounds
-    after it are counted (`_COUNTED`), executing what `following` names, until an operand of `watch` differs: that round
-    is taken back and is a first one again.
+    After `quantum` steps, or `most_left_out` commands left out, the chunk counts as full. Where a loop is `alike` a
+    round is written (`_FIRST`) and the rounds after it are counted (`_COUNTED`), executing what `following` names,
+    until an operand of `watch` differs: that round is taken back and is a first one again.
     """
     pc, steps, depth, ntiles = state[_PC], state[_STEPS], state[_DEPTH], state[_TILES]
     written, repeats, left_out = 0, 0, 0
@@ -228,6 +230,8 @@ def _step(op: Any, regs: Any, imms: Any, match: Any, kinds: Any, counts: Any, em
                 rounds += 1
                 out_repeats[repeats - 1, 2] = rounds
                 left_out += length
+                if left_out >= most_left_out:
+                    pause = steps
                 if state[_COMMANDS] + written + left_out > max_commands:
                     status = _COMMAND_LIMIT
                     break
@@ -300,7 +304,8 @@ def expand_chunks(program: Program, chunk: int = 1 << 16, *, max_commands: int =
         first = int(state[_COMMANDS])
         status, written = _step(pre.op, pre.regs, pre.imms, pre.match, _KINDS, _COUNTS, _EMIT, state, scalars, loops,
                                 desc, memo, alike.loop, alike.following, alike.watch, firsts, out_repeats, out_pc,
-                                out_op, out_fields, out_slot, tiles, max_commands, max_steps, _QUANTUM)
+                                out_op, out_fields, out_slot, tiles, max_commands, max_steps, _QUANTUM,
+                                _LEFT_OUT)
         if written:
             yield Trace(out_pc[:written], out_op[:written], out_fields[:written], tiles[:int(state[_TILES])],
                         out_slot[:written], first, out_repeats[:int(state[_REPEATS])])

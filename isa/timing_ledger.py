@@ -10,11 +10,14 @@ and all timing built on it, does the same at any time of a run. `timing_steady` 
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, Final
 
 import numba as nb
 import numpy as np
 from numpy.typing import NDArray
+
+from focusc.isa.kernel_cache import drop_stale
 
 __all__ = ["TICKS", "book", "compiled", "moving", "new_ledger", "pass_by", "ticks"]
 
@@ -23,6 +26,8 @@ TICKS: Final = 1024.0
 _KEPT: Final = 1 << 13
 """Busy intervals that may still matter (`pass_by`) and are remembered at least; before them the channel counts as
 busy."""
+drop_stale(Path(__file__).parent, ("timing_ledger", "timing_state", "timing_layout", "timing_rules", "timing_channels",
+                                   "timing_array", "timing_steady", "timing_kernel", "dynamic", "predecode"))
 _njit: Any = nb.njit  # its type leaves out some of its options
 compiled: Final[Any] = _njit(cache=True, error_model="numpy", _nrt=False)
 """Without reference counts: nothing is allocated in the loop, and counting costs more than its arithmetic."""

@@ -104,7 +104,9 @@ class Scalars:
         """A register of the current scope."""
         if not self.free:
             raise fail(
-                "codegen.registers", "a kernel needs more than the 63 scalar registers", hint="report this model"
+                "codegen.registers",
+                f"a kernel needs more than {63 - LASTING} scalar registers",
+                hint="report this model",
             )
         reg = self.free.pop()
         self.scopes[-1].registers.append(reg)

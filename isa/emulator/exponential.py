@@ -10,6 +10,7 @@ multiply-add is asked for by name and nothing else is contracted.
 # pyright: reportUnknownArgumentType=false
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Final
 
 import numba as nb
@@ -17,8 +18,11 @@ import numpy as np
 from numba import types
 from numba.extending import intrinsic
 
+from focusc.isa.kernel_cache import drop_stale
+
 __all__ = ["exp_rows", "exps_in_place", "exps_rows", "gated_rows", "sigmoid_rows"]
 
+drop_stale(Path(__file__).parent, ("exponential", "kernels", "runs"))
 _F, _I, _U = np.float32, np.int32, np.uint32
 _HIGHEST: Final = _F(88.72283935546875)
 """From here on the result is infinite, up to `_LOWEST` it is 0."""

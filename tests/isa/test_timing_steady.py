@@ -205,3 +205,13 @@ def test_counting_rounds_returns_to_the_interpreter(monkeypatch: pytest.MonkeyPa
     assert len(calls) >= 10_000 * (len(body) + 2) // 1100
     assert max(calls) < 20
     assert sum(part.executed for part in parts) == 10_000 * sum(insn.engine != "seq" for insn in body)
+
+
+def test_a_piece_leaves_out_a_bounded_number_of_commands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that timing returns to the interpreter now and then, and tells its progress, even if it has to walk them."""
+    monkeypatch.setattr(sequencer_module, "_LEFT_OUT", 500)
+    found = loop_of(1000)
+    parts = list(expand_chunks(found, repeats=find_repeats(found)))
+    assert all(500 <= part.executed < 600 for part in parts[:-1]) and len(parts) > 8
+    assert sum(part.executed for part in parts) == 5000
+    same(found, FOCUS, None, "pipelined")
