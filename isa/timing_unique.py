@@ -53,7 +53,7 @@ class UniqueFeed:
             return np.zeros(0, np.int32), offsets
         if self.counts is None:
             raise IsaError("timing.counts", "the program concentrates (`sic`), so its timing depends on unique counts",
-                           hint="run it, or give a recorded trace")
+                           hint="run it, or give a trace (--trace): recorded by a run, or made by `focusc trace synth`")
         load = part.op[at] == LdConc.opcode
 
         def column(name: str) -> Ints:

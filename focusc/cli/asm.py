@@ -9,7 +9,7 @@ from focusc.cli.common import Json, emit
 
 
 def command(
-    source: Annotated[Path, typer.Argument(help="Assembly text (.fasm).")],
+    source: Annotated[Path, typer.Argument(metavar="SOURCE", help="Assembly text (.fasm).")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="P.fbin", help="The program to write.")],
     json: Json = False,
 ) -> None:

@@ -9,7 +9,7 @@ from focusc.cli.common import ArrayOption, Json, emit, progress, show
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="An ONNX model.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX model.")],
     samples: Annotated[int, typer.Option(min=1, help="How many samples to run.")] = 20,
     inputs: Annotated[
         Path | None,

@@ -23,7 +23,7 @@ from focusc.cli.common import (
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="An ONNX model or an IR file (.fir).")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX model or an IR file (.fir).")],
     output: Annotated[Path, typer.Option("-o", "--output", metavar="FILE.fbin", help="The program to write.")],
     target: Target = None,
     concentrate: Annotated[

@@ -9,7 +9,7 @@ from focusc.cli.common import Json, emit
 
 
 def command(
-    program: Annotated[Path, typer.Argument(help="A program (.fbin).")],
+    program: Annotated[Path, typer.Argument(metavar="PROGRAM", help="A program (.fbin).")],
     headers: Annotated[bool, typer.Option("-h", "--headers", help="Header and sections.")] = False,
     disassemble: Annotated[
         bool, typer.Option("-d", "--disassemble", help="The instructions as assembly text.")

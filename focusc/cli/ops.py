@@ -22,7 +22,7 @@ from focusc.cli.common import (
 
 
 def command(
-    model: Annotated[Path, typer.Argument(help="An ONNX model.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX model.")],
     sites: Annotated[
         bool, typer.Option("--sites", help="Show the decoder layers and the sites that concentrate.")
     ] = False,

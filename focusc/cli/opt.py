@@ -10,7 +10,8 @@ from focusc.cli.common import Json, emit, progress
 
 def command(
     source: Annotated[
-        Path, typer.Argument(help="An IR file (.fir), such as a snapshot of --dump-ir, or an ONNX model.")
+        Path,
+        typer.Argument(metavar="SOURCE", help="An IR file (.fir), such as a snapshot of --dump-ir, or an ONNX model."),
     ],
     pipeline: Annotated[
         str, typer.Option("-p", "--pipeline", metavar="TEXT", help="Passes, such as 'fuse-nn,concentrate{method=sec}'.")

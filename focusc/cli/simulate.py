@@ -9,7 +9,7 @@ from focusc.cli.common import ArrayOption, Json, emit, progress, show
 
 
 def command(
-    program: Annotated[Path, typer.Argument(help="A program (.fbin).")],
+    program: Annotated[Path, typer.Argument(metavar="PROGRAM", help="A program (.fbin).")],
     trace: Annotated[
         Path | None,
         typer.Option(

@@ -51,7 +51,9 @@ def synth(
 
 @app.command("import")
 def import_(
-    masks: Annotated[Path, typer.Argument(help="An .npz of bool arrays SITE.mask_zero and SITE.mask_similar.")],
+    masks: Annotated[
+        Path, typer.Argument(metavar="MASKS", help="An .npz of bool arrays SITE.mask_zero and SITE.mask_similar.")
+    ],
     output: Output,
     workload: Annotated[str, typer.Option(metavar="NAME", help="Name to write into the trace.")] = "",
     m: Tile = 1024,
@@ -67,7 +69,7 @@ def import_(
 
 @app.command("info")
 def info(
-    trace: Annotated[Path, typer.Argument(help="A trace (.npz).")],
+    trace: Annotated[Path, typer.Argument(metavar="TRACE", help="A trace (.npz).")],
     workload: Annotated[
         str | None, typer.Option(metavar="WORKLOAD", help="Check the trace against a workload.")
     ] = None,
