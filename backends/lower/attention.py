@@ -18,18 +18,14 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from focusc.backends.lower.attention_tiles import PITCH, VECTORS, Room, Tiles
 from focusc.backends.lower.context import Lowering, handles
 from focusc.backends.lower.emit import Ix, Loop
 from focusc.backends.lower.masks import Band, Hiding, Place, Span
 from focusc.backends.lower.views import ConcView, View, matrix_shape
-from focusc.backends.mapping import Rows, even
+from focusc.backends.mapping import Rows
 from focusc.ir import ConcentratedType, Op, TensorType, Value
 from focusc.ir.diagnostics import fail
-
-PITCH = 16
-"""Columns of a tile of several heads are a multiple of this: the window of one head's rows starts at a multiple of 64
-bytes."""
-VECTORS = 5  # f32 words a row: m, m', l, exp(m - m'), and a copy
 
 
 @dataclass(frozen=True)
@@ -100,21 +96,6 @@ class Heads:
         return low.emit.scalar("mul", self.products(low, act, kv, key, keys), self.scale)
 
 
-@dataclass(frozen=True)
-class Tiles:
-    """How the query rows are cut: `rows` into m-tiles, each into blocks of `sub` rows; `keys` is a key block.
-
-    `direct` says that a block is a whole m-tile that goes straight through SIC, `once` that one block holds all keys of
-    a tile, so that no maximum and sum run along.
-    """
-
-    rows: Rows
-    sub: int
-    keys: int
-    direct: bool
-    once: bool
-
-
 @handles("nn.attention")
 def attention(low: Lowering, op: Op) -> None:
     """softmax(scale Q K^T + mask) V for each batch, head, query tile and key block."""
@@ -159,81 +140,36 @@ def _blocks(low: Lowering, m: Loop, t: Tiles) -> Iterator[Loop]:
 
 
 def _tiles(low: Lowering, op: Op, h: Heads, hiding: Hiding) -> Tiles:
-    """Straight through SIC if whole m-tiles fit beside some block of keys; else as many rows as fit with a full one."""
-    band, obuf = hiding.band, low.tiling.obuf
-    widest = min(low.tiling.n, -(-band.keys // 32) * 32)
-
-    def fits(rows: int, block: int, copies: int) -> bool:
-        return 4 * rows * (copies * hiding.planes * block + h.wide + VECTORS) <= obuf
-
+    """Tiles of one head's rows; CompileError `tile.obuf` if not one row fits the output buffer."""
+    band = hiding.band
     given = Rows(band.rows, h.q.first, h.q.m) if isinstance(h.q, ConcView) else None
     gather = low.gather_of(op.results[0]) if h.wide % 32 == 0 else None
-    tiles = low.gather_rows(gather) if gather is not None else None
-    if tiles is not None and given in (None, tiles) and _narrow(low, band, tiles.most):
-        for copies in (2, 1):
-            for block in range(widest, 0, -32):
-                if fits(tiles.most, block, copies):
-                    return Tiles(tiles, tiles.most, block, True, band.reach(tiles.most) <= block)
-    most, block = _fitting(low, h, widest, hiding)
-    if most < 1:
+    room = _room(low, h, hiding)
+    found = room.choose(given, low.gather_rows(gather) if gather is not None else None)
+    if found is None:
+        _, block = room.fitting(room.widest)
         raise fail(
             "tile.obuf",
-            f"attention with value heads of {h.wide} columns needs "
-            f"{4 * (hiding.planes * block + h.wide + VECTORS)} bytes a query row for {block} keys, the output buffer "
-            f"has {obuf}",
+            f"attention with value heads of {h.wide} columns needs {room.row_bytes(block)} bytes a query row for "
+            f"{block} keys, the output buffer has {low.tiling.obuf}",
             op.loc,
             hint="enlarge buffers.output",
         )
-    rows = given or low.rows_of(band.rows, most=most)
-    sub = rows.most if given is None else even(given.most, most).step
-    return Tiles(rows, sub, block, False, band.reach(sub) <= block)
+    return found
 
 
-def _fitting(low: Lowering, h: Heads, widest: int, hiding: Hiding) -> tuple[int, int]:
-    """(most rows of a tile, keys of a block): blocks of `widest` keys, double-buffered, if enough rows fit beside."""
-    most, block = 0, widest
-    for copies, block in ((2, widest), *((1, n) for n in range(widest, 0, -32))):
-        most = min(low.tiling.obuf // (4 * (copies * hiding.planes * block + h.wide + VECTORS)), low.tiling.m)
-        if most >= low.tiling.machine.array.rows:  # fewer rows leave the array idle while weights are loaded
-            break
-    return min(most, _few_rows(low, hiding.band)), block
-
-
-def _few_rows(low: Lowering, band: Band) -> int:
-    """Most rows of a tile under a window: it visits the window and as many keys as it has rows, so few rows are little
-    waste, and four times the array's are enough to hide the loading of weights."""
-    return max(4 * low.tiling.machine.array.rows, band.width // 4) if band.width else low.tiling.m
-
-
-def _narrow(low: Lowering, band: Band, rows: int) -> bool:
-    """Whether a tile of that many rows visits few keys more than a tile of the best size would."""
-    return 4 * band.reach(rows) <= 5 * band.reach(min(rows, _few_rows(low, band)))
+def _room(low: Lowering, h: Heads, hiding: Hiding) -> Room:
+    return Room(low.tiling, h.wide, hiding.planes, hiding.band)
 
 
 def _stacked(low: Lowering, h: Heads, hiding: Hiding, alone: Tiles) -> Tiles | None:
-    """The tiles of query rows if all heads of a group go in one tile.
-
-    None if they cannot, or would visit no fewer keys than tiles of one head (`alone`) do: with a causal mask, as many
-    tiles are fewer keys, since a tile spans fewer rows. A mask that is data has no rows in that order.
-    """
-    band = hiding.band
+    """The tiles of query rows if all heads of a group go in one tile; None if they cannot, or gain nothing. A mask that
+    is data has no rows in that order."""
     if isinstance(h.q, ConcView) or h.group == 1 or alone.direct or h.wide % PITCH or not hiding.plain:
         return None
     if h.q.pitch % h.size or h.q.col % h.size:
         return None
-    widest = min(low.tiling.n, -(-band.keys // 32) * 32)
-    if band.keys <= widest and band.keys % PITCH:  # one block of all keys would give tiles of that pitch
-        widest = (band.keys - 1) // 32 * 32
-    if not widest:
-        return None
-    most, block = _fitting(low, h, widest, hiding)
-    if most < h.group:
-        return None
-    rows = even(band.rows, most // h.group)
-    most = h.group * alone.rows.pieces
-    gains = rows.pieces < most or (rows.pieces == most and hiding.causal)
-    reach = band.reach(rows.most)
-    return Tiles(rows, rows.most, block, False, reach <= block and reach % PITCH == 0) if gains else None
+    return _room(low, h, hiding).stack(h.group, hiding.causal, alone)
 
 
 def _shared_panels(low: Lowering, op: Op, h: Heads, batch: int, hiding: Hiding, t: Tiles) -> None:
