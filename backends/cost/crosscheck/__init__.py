@@ -1,8 +1,10 @@
 """A compiled program against the closed form: cycles, MACs, bytes and energy of every operation, and why they differ.
 
 The program is timed with the array model `scalesim`, the closed form is the corrected accounting of the same workload
-and trace. The size of every cause is computed from shapes, tiles and the schedule of the kernels, not from the
-difference that it explains, so that what is left checks both sides.
+and trace. The size of every cause is computed from shapes, the trace and the tiles that the compiler chooses
+(`choices`), never from what the program counted, so that what is left checks both sides. Two facts are read from the
+program: which kernels stand apart, without which no cause has a size, and how long the run takes, in `time` and
+`spare buffers`.
 """
 
 from __future__ import annotations
@@ -52,7 +54,7 @@ def cross_check(program: Program, machine: Machine, workload: Workload, trace: T
     """
     options = Options(similarity=counts is not None)
     found = cost(workload, trace, hardware, accounting=CORRECTED, options=options)
-    s = Sides(execute(program, machine, counts), found, workload, trace, hardware, machine, options)
+    s = Sides(execute(program, machine, counts), found, workload, trace, hardware, machine, options, counts)
     made: dict[tuple[str, str], Comparison] = {}
 
     def note(rows: Iterable[Comparison]) -> dict[str, float]:

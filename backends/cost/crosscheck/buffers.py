@@ -87,12 +87,9 @@ def _note(causes: Causes, name: str, read: float, written: float) -> None:
 
 
 def _linear(s: Sides, layer: int, p: Product, model: dict[str, Pair], causes: dict[str, Causes]) -> None:
-    part, elements = s.executed.part(layer, p.op), float(s.rows(p.op, layer) * p.n)
-    passes = s.passes(p)
-    again = 1 - float(ceil(p.n, s.tiles.n)) * part.passes / max(part.runs * passes, 1.0)
-    pushed = part.vectors * VECTOR * B if s.merging else part.activation
-    _note(causes["activation"], "column tiles", 0.0, pushed * again)
-    _note(causes["map"], "column tiles", 0.0, (part.activation - pushed) * again)
+    elements, again = float(s.rows(p.op, layer) * p.n), s.columns(layer, p) - 1
+    _note(causes["activation"], "column tiles", 0.0, s.read(layer, p.op, "activation") * again)
+    _note(causes["map"], "column tiles", 0.0, s.read(layer, p.op, "map") * again)
     operands = vector_operands(s, layer, p.op)
     _note(causes["activation"], "vector operands", operands, operands)
     more = (s.row_tiles(layer, p) - float(ceil(s.rows(p.op, layer), s.tiles.m))) * p.k * p.n * B
@@ -114,28 +111,26 @@ def _linear(s: Sides, layer: int, p: Product, model: dict[str, Pair], causes: di
 
 
 def _attention(s: Sides, layer: int, model: dict[str, Pair], causes: dict[str, Causes]) -> None:
-    scores, values, w = s.executed.part(layer, "scores"), s.executed.part(layer, "values"), s.workload
+    b, w = s.blocks(layer), s.workload
     groups, sums, cell = s.online.groups, s.online.sums, s.array.rows * B
     depth = float(ceil(w.head_size, s.array.rows))
     rows = groups * depth * float(sums.row_groups[layer])
     panels = float(groups * sums.row_panels[layer])
-    compute = float(s.found.compute_by_op[layer, OPS.index("attention")])
-    share = (compute - rows - 2 * groups * depth * float(sums.key_groups[layer]) * s.array.overhead_cycles) / rows
-    extra, blocks = scores.rows - share * values.rows, values.rows - rows
-    at = values.macs / w.head_size  # scores
-    pushed = scores.vectors * VECTOR * B if s.merging else scores.activation - scores.lists
+    share, at = s.share(layer), b.pairs
+    extra, blocks = b.score_rows - share * b.value_rows, b.value_rows - rows
+    pushed = b.vectors * VECTOR * B if s.merging else b.taken * w.head_size * B
     act = causes["activation"]
     _note(act, "row blocks", (1 + share) * blocks * cell,
-          share * (scores.taken - panels) * w.head_size * B + (at - rows / depth * s.array.cols) * B)
-    _note(act, "vectors of a block", extra * cell, pushed - share * scores.taken * w.head_size * B)
+          share * (b.taken - panels) * w.head_size * B + (at - rows / depth * s.array.cols) * B)
+    _note(act, "vectors of a block", extra * cell, pushed - share * b.taken * w.head_size * B)
     value_panels = float(ceil(w.head_size, s.tiles.n))
     _note(act, "value panels", 0.0, (value_panels - 1) * at * B)
-    keys = model["weights"][0] * (values.passes / (groups * depth * float(sums.key_groups[layer])) - 1)
+    keys = 2 * b.keys * w.head_size * B - model["weights"][0]
     _note(causes["weights"], "row blocks", keys, keys)
     if s.merging:
         _note(causes["partial"], "row blocks", blocks * cell, share * blocks * cell)
         _note(causes["partial"], "vectors of a block", 0.0, extra * cell)
-        _note(causes["map"], "row blocks", blocks * B, (scores.taken - panels) * depth * B)
+        _note(causes["map"], "row blocks", blocks * B, (b.taken - panels) * depth * B)
     out = causes["output"]
     modelled = rows / depth * s.array.cols  # scores of the closed form
     sums_moved = (at - modelled) * depth * B + blocks * s.array.cols * B  # of Q K^T and of the product with V, f16
@@ -144,7 +139,7 @@ def _attention(s: Sides, layer: int, model: dict[str, Pair], causes: dict[str, C
     _note(out, "f32 sums", *(model["output"] + moved))
     _note(out, "first sums", -ACCUMULATOR * at, 0.0)
     _note(out, "value panels", *_f32((value_panels - 1) * at, (1, 0)))
-    for elements, times in ((at, SOFTMAX), (scores.taken, STATE), (scores.taken * w.head_size, RESCALE),
+    for elements, times in ((at, SOFTMAX), (b.taken, STATE), (b.taken * w.head_size, RESCALE),
                             (float(s.rows("attention", layer) * s.width("attention")), (1, 2))):
         _note(out, "vector accesses", *_f32(elements, times))
 
@@ -163,7 +158,7 @@ def _norm(s: Sides, layer: int, model: dict[str, Pair], causes: dict[str, Causes
 
 def _select(s: Sides, layer: int, model: dict[str, Pair], causes: dict[str, Causes]) -> None:
     part, w = s.executed.part(layer, "select"), s.workload
-    if not part.passes:
+    if not part.passes and not s.selects(layer):
         return
     ranked, asks = float(s.before[layer]), w.text_tokens - w.text_before
     visual, depth = ranked - w.text_tokens, float(ceil(w.head_size, s.array.rows))

@@ -59,10 +59,7 @@ def vector_operands(s: Sides, layer: int, op: str) -> float:
 def rotary_tables(s: Sides, layer: int, op: str) -> float:
     """Bytes of cosine and sine: rows of one head, for every head or for every n-tile."""
     w, p = s.workload, s.products[op]
-    part = s.executed.part(layer, op)
-    tiles = p.n / w.head_size
-    if "rotary" not in s.executed.whole(layer, op).apart:
-        tiles = part.runs * s.passes(p) / max(part.passes, 1.0)
+    tiles = p.n / w.head_size if "rotary" in s.executed.whole(layer, op).apart else s.column_tiles(layer, p)
     return 2.0 * s.rows(op, layer) * w.head_size * B * tiles
 
 

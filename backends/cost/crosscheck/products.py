@@ -20,13 +20,12 @@ def linear(s: Sides, layer: int, p: Product) -> Iterator[Comparison]:
     part, i, op = s.executed.part(layer, p.op), OPS.index(p.op), label(p.op)
     passes, overhead = s.passes(p), s.array.overhead_cycles
     more = s.row_tiles(layer, p) - float(ceil(s.rows(p.op, layer), s.tiles.m))
-    across = part.runs * passes / max(part.passes, 1.0)  # column tiles
-    read = part.activation * (1 - float(ceil(p.n, s.tiles.n)) / max(across, 1.0))
+    read = s.read(layer, p.op, "activation", "map")
     yield Comparison(op, "array cycles", part.cycles(overhead), float(s.found.compute_by_op[layer, i]),
                      {"row tiles": overhead * more * passes})
     yield Comparison(op, "MACs", part.macs, float(s.found.macs_by_op[layer, i]))
-    yield Comparison(op, "DRAM read, activation", part.activation, s.read(layer, p.op, "activation", "map"),
-                     {"column tiles": read})
+    yield Comparison(op, "DRAM read, activation", part.activation, read,
+                     {"column tiles": read * (s.columns(layer, p) - 1)})
     yield Comparison(op, "DRAM read, weights", part.weights, s.read(layer, p.op, "weights"),
                      {"row tiles": more * p.k * p.n * B})
 
@@ -34,31 +33,31 @@ def linear(s: Sides, layer: int, p: Product) -> Iterator[Comparison]:
 def attention(s: Sides, layer: int) -> Iterator[Comparison]:
     """Attention: blocks of rows, the vectors that they refer to, what the mask leaves."""
     scores, values, op = s.executed.part(layer, "scores"), s.executed.part(layer, "values"), "attention"
-    overhead, groups, sums = s.array.overhead_cycles, s.online.groups, s.online.sums
-    depth = float(ceil(s.workload.head_size, s.array.rows))
+    b, w, sums, overhead = s.blocks(layer), s.workload, s.online.sums, s.array.overhead_cycles
+    groups, depth = s.online.groups, float(ceil(w.head_size, s.array.rows))
     rows, passes = groups * depth * float(sums.row_groups[layer]), groups * depth * float(sums.key_groups[layer])
     cycles = float(s.found.compute_by_op[layer, OPS.index(op)])
-    share = (cycles - rows - 2 * passes * overhead) / rows  # unique of all query rows, as the closed form has it
-    extra = scores.rows - share * values.rows
+    share = s.share(layer)
+    extra = b.score_rows - share * b.value_rows
     yield Comparison(op, "array cycles", scores.cycles(overhead) + values.cycles(overhead), cycles, {
-        "row blocks": (values.rows - rows) * (1 + share) + overhead * (values.passes + scores.passes - 2 * passes),
+        "row blocks": (b.value_rows - rows) * (1 + share) + overhead * (b.value_passes + b.score_passes - 2 * passes),
         "vectors of a block": extra})
     yield Comparison(op, "MACs", scores.macs + values.macs, float(s.found.macs_by_op[layer, OPS.index(op)]), {
-        "masked entries": (1 - values.useful) * (scores.macs + values.macs),
-        "vectors of a block": values.useful * scores.macs * extra / max(scores.rows, 1.0)})
+        "masked entries": (1 - b.useful) * (b.score_macs + b.pairs * w.head_size),
+        "vectors of a block": b.useful * b.score_macs * extra / b.score_rows})
     queries, keys = s.read(layer, op, "activation", "map"), s.read(layer, op, "weights")
-    packed = (scores.vectors - share * scores.taken * depth) * VECTOR * B if scores.vectors else 0.0
+    packed = (b.vectors - share * b.taken * depth) * VECTOR * B if s.merging else 0.0
     yield Comparison(op, "DRAM read, activation", scores.activation, queries, {
-        "vectors of a block": packed, "row list": scores.lists,
-        "row blocks": queries * (scores.taken / (groups * float(sums.row_panels[layer])) - 1)})
+        "vectors of a block": packed, "row list": b.lists,
+        "row blocks": queries * (b.taken / (groups * float(sums.row_panels[layer])) - 1)})
     yield Comparison(op, "DRAM read, weights", scores.weights + values.weights, keys, {
-        "row blocks": keys * (values.passes / passes - 1)})
+        "row blocks": 2 * b.keys * w.head_size * B - keys})
 
 
 def select(s: Sides, layer: int) -> Iterator[Comparison]:
     """Ranking of tokens."""
     part, op, w = s.executed.part(layer, "select"), "select", s.workload
-    if not part.passes:
+    if not part.passes and not s.selects(layer):
         return
     ranked, asks = int(s.before[layer]), w.text_tokens - w.text_before
     visual, depth = ranked - w.text_tokens, float(ceil(w.head_size, s.array.rows))

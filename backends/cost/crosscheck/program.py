@@ -40,19 +40,13 @@ def label(op: str) -> str:
 
 @dataclass
 class Part:
-    """Products of one operation in one layer: rows streamed, passes, executions of `mma` and the rows and vectors that
-    they take, MACs, and DRAM bytes that feed them (`lists`: of the activation's, those of row numbers)."""
+    """Products of one operation in one layer: rows streamed, passes, MACs, and DRAM bytes that feed them."""
 
     rows: float = 0.0
     passes: float = 0.0
-    runs: float = 0.0
-    taken: float = 0.0
-    vectors: float = 0.0
     macs: float = 0.0
     activation: float = 0.0
-    lists: float = 0.0
     weights: float = 0.0
-    useful: float = 1.0
 
     def cycles(self, overhead: int) -> float:
         """Array cycles of `scalesim`."""
@@ -98,7 +92,7 @@ def execute(program: Program, machine: Machine, counts: DynamicCounts | SiteCoun
     timing = simulate(program, machine, counts, "scalesim", detail=False)
     work, length = timing.work, len(program.text)
     found, t = count(timing.trace, work, machine), work.table
-    mma, (runs, unique, *_) = t[:, Col.KIND] == Kind.MMA, work.sums()
+    mma = t[:, Col.KIND] == Kind.MMA
     feeds = np.zeros(len(t), np.bool_)
     feeds[t[mma, Col.FEED_A]] = True
     weights = np.where(t[:, Col.KIND] == Kind.WEIGHT, found.dram_read, 0)
@@ -107,13 +101,10 @@ def execute(program: Program, machine: Machine, counts: DynamicCounts | SiteCoun
     def sums(values: NDArray[Any]) -> Floats:
         return by_pc(timing.trace, values, length).astype(np.float64)
 
-    columns = {"rows": sums(found.rows), "passes": sums(found.passes), "runs": sums(np.where(mma, runs, 0)),
-               "taken": sums(np.where(mma, runs * t[:, Col.ROWS], 0)), "vectors": sums(np.where(mma, unique, 0)),
-               "macs": sums(found.macs), "activation": sums(activation), "weights": sums(weights),
-               "lists": sums(np.where(feeds, runs * t[:, Col.LEAD], 0))}
+    columns = {"rows": sums(found.rows), "passes": sums(found.passes), "macs": sums(found.macs),
+               "activation": sums(activation), "weights": sums(weights)}
     forwarded = mma & (t[np.maximum(t[:, Col.FEED_A], 0), Col.KIND] == Kind.FORWARD)
     of_values = sums(forwarded.astype(np.int64)) > 0
-    useful = {str(node["node"]): float(node.get("useful", 1.0)) for node in program.meta.get("nodes", ())}
     parts: dict[tuple[int, str], Part] = {}
     for pc in np.flatnonzero(sum(columns.values()) > 0).tolist():
         layer, node, nn_op = _source(program, pc)
@@ -121,7 +112,7 @@ def execute(program: Program, machine: Machine, counts: DynamicCounts | SiteCoun
             continue
         name = {"nn.attention": "values" if of_values[pc] else "scores", "sec.importance": "select"}.get(
             nn_op, node.split(".")[-1])
-        part = parts.setdefault((layer, name), Part(useful=useful.get(node, 1.0)))
+        part = parts.setdefault((layer, name), Part())
         for column, total in columns.items():
             setattr(part, column, getattr(part, column) + float(total[pc]))
     cycles, written = sums(timing.span), sums(found.dram_write)

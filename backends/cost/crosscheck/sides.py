@@ -9,6 +9,7 @@ import numpy as np
 from focusc.backends.cost.accounting import CORRECTED
 from focusc.backends.cost.arithmetic import ceil
 from focusc.backends.cost.attention import plan_online
+from focusc.backends.cost.crosscheck.choices import Blocks, Choices
 from focusc.backends.cost.crosscheck.program import Executed
 from focusc.backends.cost.decoder import Product, products
 from focusc.backends.cost.hardware import ELEMENT_BYTES, Accelerator
@@ -17,7 +18,9 @@ from focusc.backends.cost.options import Options
 from focusc.backends.cost.result import OPS, Cost, Ledger
 from focusc.backends.focus.cost_run import Run
 from focusc.backends.workload import Workload
+from focusc.isa.dynamic import DynamicCounts
 from focusc.isa.machine import Machine
+from focusc.isa.site_counts import SiteCounts
 
 __all__ = ["ACCUMULATOR", "B", "Sides"]
 
@@ -32,7 +35,8 @@ class Sides:
     """One cross-check: the program's figures, the closed form's, and what both were given."""
 
     def __init__(self, executed: Executed, found: Cost, workload: Workload, trace: TraceCounts | None,
-                 hardware: Accelerator, machine: Machine, options: Options) -> None:
+                 hardware: Accelerator, machine: Machine, options: Options,
+                 counts: DynamicCounts | SiteCounts | None) -> None:
         self.machine = machine
         self.executed, self.found, self.workload, self.hardware = executed, found, workload, hardware
         self.array, self.tiles, self.options = hardware.array, hardware.tiles, options
@@ -45,6 +49,8 @@ class Sides:
         self.merging = self.run is not None and self.run.merging
         self.products = {p.op: p for p in products(workload)}
         self.block = prod(min(2, extent) for extent in workload.grid) if options.block == 8 else options.block
+        self.choices = Choices(workload, trace, counts, hardware, machine, self.block)
+        self._blocks: dict[int, Blocks] = {}
 
     def rows(self, op: str, layer: int) -> int:
         """Rows of an operation: the feed-forward block works on what is left after the pruning of its layer."""
@@ -63,8 +69,22 @@ class Sides:
         return float(ceil(p.k, self.array.rows) * ceil(p.n, self.array.cols))
 
     def row_tiles(self, layer: int, p: Product) -> float:
-        """Row tiles of a linear layer in the program."""
-        return self.executed.part(layer, p.op).passes / self.passes(p)
+        """Row tiles of a linear layer in the program, as the mapping cuts them."""
+        return float(self.choices.mapping(p, self.rows(p.op, layer)).rows.pieces)
+
+    def column_tiles(self, layer: int, p: Product) -> float:
+        """Column tiles of a linear layer in the program, as the mapping cuts them."""
+        return float(ceil(p.n, self.choices.mapping(p, self.rows(p.op, layer)).n))
+
+    def columns(self, layer: int, p: Product) -> float:
+        """Column tiles of a linear layer in the program for each of the closed form's."""
+        return self.column_tiles(layer, p) / float(ceil(p.n, self.tiles.n))
+
+    def blocks(self, layer: int) -> Blocks:
+        """What the blocks of attention take in the program, as its tiles are chosen."""
+        if layer not in self._blocks:
+            self._blocks[layer] = self.choices.blocks(layer, int(self.before[layer]))
+        return self._blocks[layer]
 
     def read(self, layer: int, op: str, *tensors: str) -> float:
         """DRAM bytes that the closed form reads."""
@@ -84,13 +104,21 @@ class Sides:
         rows, text = self.rows(op, layer), self.workload.text_tokens
         return (self.block * (rows - text) + text) * float(ceil(self.width(op), self.array.cols))
 
+    def share(self, layer: int) -> float:
+        """Unique query vectors over all, as the closed form has it."""
+        cols = self.online.groups * float(ceil(self.workload.head_size, self.array.rows))
+        rows = cols * float(self.online.sums.row_groups[layer])
+        filled = 2 * cols * float(self.online.sums.key_groups[layer]) * self.array.overhead_cycles
+        return (float(self.found.compute_by_op[layer, OPS.index("attention")]) - rows - filled) / rows
+
+    def selects(self, layer: int) -> bool:
+        """Whether the closed form chooses tokens in a layer."""
+        return bool(self.found.compute_by_op[layer, OPS.index("select")])
+
     def fills(self, layer: int, p: Product) -> bool:
         """Whether one tile of a linear layer fills the output buffer, so that there is no second one."""
-        part = self.executed.part(layer, p.op)
-        tiles = part.runs * self.passes(p) / max(part.passes, 1.0)
-        columns = 32 * -(-p.n // int(32 * tiles))
-        height = min(-(-self.rows(p.op, layer) // int(self.row_tiles(layer, p))), self.tiles.m)
-        return 2 * ACCUMULATOR * columns * height > self.hardware.buffers["output"].bytes
+        found = self.choices.mapping(p, self.rows(p.op, layer))
+        return 2 * ACCUMULATOR * found.n * found.rows.most > self.hardware.buffers["output"].bytes
 
     def norm_tiles(self, rows: int) -> float:
         """Row tiles of a normalisation whose result is stored as it is."""
