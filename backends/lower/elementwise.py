@@ -16,6 +16,7 @@ from focusc.backends.lower.moves import Place, saturated, walk
 from focusc.backends.lower.strided import Cut, Strided, cut, longest, near, simplified
 from focusc.backends.lower.views import matrix_shape
 from focusc.backends.lower.windows import REDUCTIONS, beside, too_large
+from focusc.backends.options import Tiling
 from focusc.ir import Op, TensorType, Value
 from focusc.ir.diagnostics import fail
 from focusc.ir.matching import scalar_of
@@ -321,6 +322,11 @@ def where(low: Lowering, op: Op) -> None:
         tiles.store(low, chain.finish(low, tile), at)
 
 
+def rope_rows(tiling: Tiling, head: int) -> int:
+    """Rows of a head that are turned at once: two f32 tiles are live."""
+    return min(tiling.obuf // (8 * head), tiling.m)
+
+
 @handles("nn.rope")
 def rope(low: Lowering, op: Op) -> None:
     """Rotary embedding of a stored value: heads too wide for an n-tile, or several readers of the projection."""
@@ -332,7 +338,7 @@ def rope(low: Lowering, op: Op) -> None:
     assert total % steps == 0, "cos has a row for each position of a sequence"
     low.kernel(op)
     e = low.emit
-    fit = min(low.tiling.obuf // (8 * head), low.tiling.m)
+    fit = rope_rows(low.tiling, head)
     gather = low.gather_of(op.results[0]) if head % 32 == 0 else None
     direct = gather is not None and low.gather_rows(gather).most <= fit
     sink = low.sink(op.results[0], direct=direct)

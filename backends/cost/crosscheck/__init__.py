@@ -2,9 +2,7 @@
 
 The program is timed with the array model `scalesim`, the closed form is the corrected accounting of the same workload
 and trace. The size of every cause is computed from shapes, the trace and the tiles that the compiler chooses
-(`choices`), never from what the program counted, so that what is left checks both sides. Two facts are read from the
-program: which kernels stand apart, without which no cause has a size, and how long the run takes, in `time` and
-`spare buffers`.
+(`choices`), never from what the program counted, so that what is left checks both sides.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class Accesses:
 
 def accesses(s: Sides, layer: int, op: str) -> Iterator[Accesses]:
     """All buffers of an operation in one layer."""
-    i, whole, found = OPS.index(op), s.executed.whole(layer, op), s.found
+    i, whole, apart, found = OPS.index(op), s.executed.whole(layer, op), s.apart(layer, op), s.found
     model = {name: np.array([found.sram_read_bytes[name][layer, i], found.sram_write_bytes[name][layer, i]])
              if name in found.sram_read_bytes else np.zeros(2) for name in BUFFERS}
     causes: dict[str, Causes] = {name: {} for name in BUFFERS}
@@ -63,14 +63,14 @@ def accesses(s: Sides, layer: int, op: str) -> Iterator[Accesses]:
     else:
         _select(s, layer, model, causes)
     elements = float(s.rows(op, layer) * s.width(op))
-    if "rotary" in whole.apart:
+    if "rotary" in apart:
         _note(causes["activation"], "rotary apart", B * elements, B * elements)
         _note(causes["output"], "rotary apart", *_f32(elements, (ROPE[0] + 1, ROPE[1] + 1)))
-    if "tables" in whole.apart:
-        moved = whole.apart.count("tables") * s.table(layer)
+    if "tables" in apart:
+        moved = apart.count("tables") * s.table(layer)
         _note(causes["activation"], "rotary tables", moved, moved)
         _note(causes["output"], "rotary tables", *_f32(moved / B, (1, 1)))
-    if "gather" in whole.apart:
+    if "gather" in apart:
         _note(causes["activation"], "concentration apart", B * elements, B * elements)
         _note(causes["output"], "concentration apart", *_f32(elements, (1, 1)))
     for name in BUFFERS:
@@ -101,7 +101,7 @@ def _linear(s: Sides, layer: int, p: Product, model: dict[str, Pair], causes: di
     if p.op in ("q_proj", "k_proj"):
         tables = rotary_tables(s, layer, p.op)
         _note(causes["activation"], "rotary tables", tables, tables)
-        if "rotary" not in s.executed.whole(layer, p.op).apart:
+        if "rotary" not in s.apart(layer, p.op):
             times = times[0] + ROPE[0], times[1] + ROPE[1]
     if p.op in ADDED:
         times = RESIDUAL

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import lcm
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from focusc.backends.cost.decoder import Product
 from focusc.backends.cost.hardware import Accelerator
 from focusc.backends.cost.interface import VECTOR, Ints, TraceCounts
 from focusc.backends.lower.attention_tiles import Room, Tiles
+from focusc.backends.lower.elementwise import rope_rows
 from focusc.backends.lower.masks import Band
 from focusc.backends.lower.views import first_rows
 from focusc.backends.mapping import Choice, Gemm, Rows, search
@@ -22,13 +24,13 @@ from focusc.backends.options import Tiling
 from focusc.backends.trace import IR_SITE
 from focusc.backends.workload import Workload
 from focusc.isa.dynamic import DynamicCounts
-from focusc.isa.errors import IsaError
 from focusc.isa.machine import Machine
 from focusc.isa.site_counts import SiteCounts, distinct
 
 __all__ = ["Blocks", "Choices"]
 
 _GATED = ("gate_proj", "up_proj")
+_TURNED = ("q_proj", "k_proj")
 _QUERY = "query"
 
 
@@ -58,16 +60,14 @@ class Blocks:
 
 
 class Choices:
-    """The compiler's choices for a workload; `before` and `after`: rows of a layer in front of and behind the choice of
-    tokens, `block`: vectors that SIC compares."""
+    """The compiler's choices for a workload; `block`: vectors that SIC compares. `counts` are None unless it merges."""
 
     def __init__(self, workload: Workload, trace: TraceCounts | None, counts: DynamicCounts | SiteCounts | None,
                  hardware: Accelerator, machine: Machine, block: int) -> None:
         self.workload, self.trace, self.counts = workload, trace, counts
         self.machine, self.merging, self.block = machine, counts is not None, block
         self.tiling = Tiling(machine, hardware.tiles.m, hardware.tiles.n)
-        self._mapped: dict[tuple[str, int], Choice] = {}
-        self._cut: dict[int, Tiles] = {}
+        self._mapped: dict[tuple[str, int], tuple[Choice, bool]] = {}
 
     def concentrated(self, rows: int) -> Rows | None:
         """The partition of concentrated rows; None if similar vectors are not merged."""
@@ -77,27 +77,43 @@ class Choices:
         return Rows(rows, first_rows(rows, self.tiling.m, visual), self.tiling.m)
 
     def mapping(self, p: Product, rows: int) -> Choice:
-        """The tile of a linear layer: gate and up are one kernel, and heads that fit an n-tile are turned in it."""
+        """The tile of a linear layer."""
+        return self._found(p, rows)[0]
+
+    def turned_apart(self, p: Product, rows: int) -> bool:
+        """Whether the rotary embedding of a product, if it has one, is a kernel of its own."""
+        return p.op in _TURNED and not self._found(p, rows)[1]
+
+    def turned_direct(self, rows: int) -> bool:
+        """Whether an embedding apart sends its queries straight through SIC: only if whole m-tiles fit."""
+        cut = self.concentrated(rows)
+        return cut is not None and cut.most <= rope_rows(self.tiling, self.workload.head_size)
+
+    def _found(self, p: Product, rows: int) -> tuple[Choice, bool]:
+        """(tile of a linear layer, whether heads are turned in it): if they and a copy fit an n-tile."""
         if (p.op, rows) not in self._mapped:
-            head, fixed = self.workload.head_size, self.concentrated(rows)
-            turned = p.op in ("q_proj", "k_proj") and head <= self.tiling.n
-            both = 2 if p.op in _GATED else 1
-            gathered = self.merging and (p.op in _GATED or (p.op == "q_proj" and turned))
-            multiple = next(n for n in range(VECTOR, VECTOR * head + 1, VECTOR) if n % head == 0) if turned else VECTOR
-            found = search(Gemm(rows, p.k, p.n, both, both + turned, multiple, self.block if gathered else 0, fixed),
-                           self.tiling)
-            if found is None:
-                raise IsaError("cost.tile", f"no tile of {p.op} fits the output buffer of {self.tiling.obuf} bytes")
-            self._mapped[p.op, rows] = found
+            turned = p.op in _TURNED and self.workload.head_size <= self.tiling.n
+            found = self._search(p, rows, True) if turned else None
+            turned = found is not None
+            found = found or self._search(p, rows, False)
+            assert found is not None, "the workload was compiled, so some tile fits"
+            self._mapped[p.op, rows] = found, turned
         return self._mapped[p.op, rows]
+
+    def _search(self, p: Product, rows: int, turned: bool) -> Choice | None:
+        """The mapping: gate and up are one kernel, and their result and turned queries go through SIC."""
+        both = 2 if p.op in _GATED else 1
+        gathered = self.merging and (p.op in _GATED or (p.op == "q_proj" and turned))
+        multiple = lcm(VECTOR, self.workload.head_size) if turned else VECTOR
+        return search(Gemm(rows, p.k, p.n, both, both + turned, multiple, self.block if gathered else 0,
+                           self.concentrated(rows)), self.tiling)
 
     def attention(self, rows: int) -> tuple[Tiles, int]:
         """(tiles of attention, heads in a tile)."""
         w, band = self.workload, Band(rows, rows, 0, 0)
         room, cut = Room(self.tiling, w.head_size, 1, band), self.concentrated(rows)
         alone = room.choose(cut, cut)
-        if alone is None:
-            raise IsaError("cost.tile", f"no tile of attention fits the output buffer of {self.tiling.obuf} bytes")
+        assert alone is not None, "the workload was compiled, so some tile fits"
         group = w.heads // w.kv_heads
         stacked = room.stack(group, True, alone) if cut is None and group > 1 and not alone.direct else None
         return (stacked, group) if stacked is not None else (alone, 1)

@@ -10,8 +10,8 @@ __all__ = ["CAUSES", "Comparison"]
 CAUSES: Final = {
     "row tiles": "text before the visual tokens is an m-tile of its own, and f32 sums make dense tiles lower: more "
     "passes, and the weights are read for every tile",
-    "column tiles": "gate and up are computed together, so their f32 sums leave room for 32 columns instead of 96: the "
-    "activation is read more often",
+    "column tiles": "the mapping search chooses fewer columns than 96, as for gate and up, which are computed together "
+    "and have two tiles of f32 sums: the activation is read more often",
     "row blocks": "an m-tile is cut into equal blocks of query rows, each sees keys up to its own last row, and two "
     "products of 96 keys, sums and results must fit: other blocks than the closed form's",
     "vectors of a block": "a block of query rows refers to more than its share of the tile's unique vectors",
@@ -27,8 +27,8 @@ CAUSES: Final = {
     "every n-tile; once tokens are pruned, the rows of those that are left are moved",
     "concentration apart": "queries after a rotary pass, and attention's output where blocks are no m-tiles, are "
     "concentrated in a pass of their own: written, read, and compared while the array stands still",
-    "two passes": "rows of a concentrated m-tile do not fit the output buffer: the normalisation reads them once for "
-    "their squares and once to scale them",
+    "two passes": "a normalisation whose result is concentrated goes over its m-tile twice, column group by column "
+    "group: rows are read once for their squares and once to scale them, beside the concentration of the group before",
     "vector operands": "biases and gains of the normalisation are read for every row tile",
     "compaction apart": "kept rows are moved in a pass of their own, not beside the array",
     "full tiles": "a tile that fills the output buffer leaves it, through the vector unit and the store, before the "
@@ -41,7 +41,7 @@ CAUSES: Final = {
     "embedding and head": "the closed form charges the decoder layers alone",
     "spare buffers": "the dense array has the buffers of the similarity concentrator and leaks in them; the closed "
     "form leaves them out",
-    "time": "buffers leak and logic idles for as long as the run takes",
+    "time": "buffers leak and logic idles for as long as the run takes: the closed form's cycles and their causes",
     "scatter queue": "passes run ahead of the scatter: a slice that scatters longer than it streams is caught up "
     "within its tile; the closed form charges each pass",
 }

@@ -62,18 +62,18 @@ def total(s: Sides, rows: Iterable[Comparison]) -> Iterator[Comparison]:
 
 
 def parts(s: Sides, totals: Mapping[str, Comparison], moved: Iterable[Accesses]) -> Iterator[Comparison]:
-    """DRAM, every buffer, and groups of logic."""
+    """DRAM, every buffer, and groups of logic. The run lasts as long as the causes of its cycles say."""
     machine, spent, found = s.machine, s.executed.spent.components, s.found
     pj = machine.dram.pj_per_byte * MJ_PER_PJ
     dram = Comparison("energy", "DRAM", spent["dram"], found.dram_mj)
     for name in ("DRAM read", "DRAM written"):
         dram.add(Comparison("energy", "DRAM", 0.0, 0.0, {k: v * pj for k, v in totals[name].causes.items()}))
     yield dram
-    later = s.executed.timing.time_s - found.time_s
+    later = float(sum(totals["cycles"].causes.values())) / machine.clock_hz
     buffers: dict[str, Comparison] = {}
     for name in BUFFERS:
         leak, modelled = machine.buffer_leak_mw(name), found.sram_mj_by_buffer.get(name)
-        causes = {"time": leak * later} if modelled is not None else {"spare buffers": leak * s.executed.timing.time_s}
+        causes = {"time": leak * later} if modelled is not None else {"spare buffers": leak * (found.time_s + later)}
         buffers[name] = Comparison("energy", f"buffer, {name}", spent[f"buffer.{name}"], modelled or 0.0, causes)
     for name, size in _outside_accesses(s).items():
         each = np.array(machine.buffer_access_pj_per_byte(name)) * MJ_PER_PJ

@@ -18,20 +18,20 @@ __all__ = ["cycles", "other_reads", "rotary_tables", "vector_operands", "written
 
 def other_reads(s: Sides, layer: int, op: str) -> Iterator[Comparison]:
     """Residual stream, rotary tables, biases and gains, results that are read to be turned or concentrated."""
-    whole, w = s.executed.whole(layer, op), s.workload
+    whole, w, apart = s.executed.whole(layer, op), s.workload, s.apart(layer, op)
     causes = {"vector operands": vector_operands(s, layer, op)}
     if op in ("q_proj", "k_proj"):
         causes["rotary tables"] = rotary_tables(s, layer, op)
     dense = float(s.rows(op, layer) * s.width(op) * B)
-    if "rotary" in whole.apart:
+    if "rotary" in apart:
         causes["rotary apart"] = dense
-    if "gather" in whole.apart:
+    if "gather" in apart:
         causes["concentration apart"] = dense
     if op == "norm" and s.merging:
         causes["two passes"] = float(s.before[layer] + s.after[layer]) * w.width * B
-    if "compact" in whole.apart:
+    if "compact" in apart:
         causes["row list"] = 4.0 * s.after[layer] * float(ceil(w.width, _LISTED))
-    tables = whole.apart.count("tables")
+    tables = apart.count("tables")
     if tables:
         causes["rotary tables"] = tables * s.table(layer)
         causes["row list"] = causes.get("row list", 0.0) + 4.0 * tables * s.before[layer]
@@ -59,45 +59,45 @@ def vector_operands(s: Sides, layer: int, op: str) -> float:
 def rotary_tables(s: Sides, layer: int, op: str) -> float:
     """Bytes of cosine and sine: rows of one head, for every head or for every n-tile."""
     w, p = s.workload, s.products[op]
-    tiles = p.n / w.head_size if "rotary" in s.executed.whole(layer, op).apart else s.column_tiles(layer, p)
+    tiles = p.n / w.head_size if "rotary" in s.apart(layer, op) else s.column_tiles(layer, p)
     return 2.0 * s.rows(op, layer) * w.head_size * B * tiles
 
 
 def written(s: Sides, layer: int, op: str) -> Iterator[Comparison]:
     """Results, maps and lists."""
-    whole, causes = s.executed.whole(layer, op), dict[str, float]()
+    whole, apart, causes = s.executed.whole(layer, op), s.apart(layer, op), dict[str, float]()
     dense = float(s.rows(op, layer) * s.width(op) * B)
     for kind, name in (("rotary", "rotary apart"), ("gather", "concentration apart")):
-        if kind in whole.apart:
+        if kind in apart:
             causes[name] = dense
-    if "compact" in whole.apart:
+    if "compact" in apart:
         causes["row list"] = 4.0 * float(2 * s.after[layer] - s.workload.text_tokens)
-    if "tables" in whole.apart:
-        causes["rotary tables"] = whole.apart.count("tables") * s.table(layer)
+    if "tables" in apart:
+        causes["rotary tables"] = apart.count("tables") * s.table(layer)
     yield Comparison(label(op), "DRAM written", whole.written, s.write(layer, op), causes)
 
 
 def cycles(s: Sides, layer: int, op: str, array: dict[str, float]) -> Iterator[Comparison]:
     """All cycles, waiting included; `array` are the causes of array cycles."""
-    whole, w, i = s.executed.whole(layer, op), s.workload, OPS.index(op)
+    whole, w, i, apart = s.executed.whole(layer, op), s.workload, OPS.index(op), s.apart(layer, op)
     causes = dict(array)
     dense = s.rows(op, layer) * s.width(op) * B
-    if "direct" in whole.apart:
+    if "direct" in apart:
         causes["concentration apart"] = max(s.gathering(layer, op), s.moving(dense + rotary_tables(s, layer, op)))
-    elif "rotary" in whole.apart:
+    elif "rotary" in apart:
         causes["rotary apart"] = s.moving(2 * dense)
         causes["rotary tables"] = s.moving(rotary_tables(s, layer, op))
-    if "gather" in whole.apart:
+    if "gather" in apart:
         causes["concentration apart"] = s.gathering(layer, op)
-    if "tables" in whole.apart:
-        causes["rotary tables"] = s.moving(2 * whole.apart.count("tables") * s.table(layer))
+    if "tables" in apart:
+        causes["rotary tables"] = s.moving(2 * apart.count("tables") * s.table(layer))
     if op == "norm":
         if s.merging:
             causes["two passes"] = s.moving(float(s.before[layer] + s.after[layer]) * w.width * B)
         else:
             causes["vector operands"] = s.moving(vector_operands(s, layer, op))
             causes["full tiles"] = sum(_turns(s, int(rows[layer])) for rows in (s.before, s.after))
-    if op == "select" and "compact" in whole.apart:
+    if op == "select" and "compact" in apart:
         causes["compaction apart"] = s.moving(2.0 * s.after[layer] * w.width * B)
     if op in s.products and op not in GATED and s.fills(layer, s.products[op]):
         vector = float(op in ADDED or (op in ("q_proj", "k_proj", "v_proj") and w.qkv_bias))

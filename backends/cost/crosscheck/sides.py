@@ -115,6 +115,20 @@ class Sides:
         """Whether the closed form chooses tokens in a layer."""
         return bool(self.found.compute_by_op[layer, OPS.index("select")])
 
+    def apart(self, layer: int, op: str) -> tuple[str, ...]:
+        """Kernels of an operation beside that of its product (`Whole.apart`), as shapes and room decide."""
+        rows, behind = self.rows(op, layer), int(self.after[layer])
+        if op in ("q_proj", "k_proj") and self.choices.turned_apart(self.products[op], rows):
+            if op == "k_proj" or not self.merging:
+                return ("rotary",)
+            return "rotary", "direct" if self.choices.turned_direct(rows) else "gather"
+        if op == "attention" and self.merging and not self.choices.attention(rows)[0].direct:
+            return ("gather",)
+        if op == "select":
+            moved = bool(layer > 0 and self.before[layer] < self.before[layer - 1])
+            return (*("tables", "tables") * moved, *("compact",) * (behind < rows))
+        return ()
+
     def fills(self, layer: int, p: Product) -> bool:
         """Whether one tile of a linear layer fills the output buffer, so that there is no second one."""
         found = self.choices.mapping(p, self.rows(p.op, layer))
