@@ -24,7 +24,7 @@ from focusc.report.tables import table
 
 GOALS = {"export_cpu_s": 180.0, "export_mb": 4096.0, "compile_cpu_s": 60.0, "compile_mb": 4096.0, "binary_mb": 8.0}
 """Of the full depth: at most so much."""
-GROWTH = 1.5
+GROWTH = 1.0
 CONFIG = "llava_onevision_7b.json"
 
 
@@ -54,10 +54,12 @@ def chain(folder: Path, layers: int, frames: int, opset: int) -> dict[str, Any]:
 
 
 def growth(rows: list[dict[str, Any]], key: str) -> float:
-    """Cost of a layer between the two largest depths over that between the two smallest."""
-    a, b, c = (rows[i] for i in (0, -2, -1))
-    first = (b[key] - a[key]) / (b["layers"] - a["layers"])
-    return (c[key] - b[key]) / (c["layers"] - b["layers"]) / max(first, 1e-9)
+    """Cost at the largest depth over that at the one before it, by their layers: 1 is proportional, less is better.
+
+    Fixed costs are in it; the cost of single layers is within the noise of torch's export.
+    """
+    b, c = rows[-2:]
+    return c[key] / b[key] / (c["layers"] / b["layers"])
 
 
 def show(rows: list[dict[str, Any]]) -> bool:
@@ -76,7 +78,7 @@ def show(rows: list[dict[str, Any]]) -> bool:
     lines = [(name, rows[-1][name], goal) for name, goal in GOALS.items()]
     if len(rows) > 2:
         for key in ("export_cpu_s", "compile_cpu_s"):
-            lines.append((f"growth of {key} by layers", growth(rows, key), GROWTH))
+            lines.append((f"{key} by layers, 1: linear", growth(rows, key), GROWTH))
     for name, value, goal in lines:
         print(f"{name:<36}{value:>10.2f}   <= {goal:<8g}{'reached' if value <= goal else 'MISSED'}")
     return all(value <= goal for _, value, goal in lines)

@@ -111,6 +111,9 @@ def reference() -> str:
 def write_or_check(page: str, arguments: list[str], default: str) -> int:
     """Write a page into the file named, or with --check say whether it is up to date (exit code 1 if not)."""
     names = [a for a in arguments if a != "--check"]
+    if len(names) > 1 or any(name.startswith("-") for name in names):
+        print(f"usage: [--check] [FILE]; FILE is {default} if it is not given", file=sys.stderr)
+        return 2
     path = Path(names[0] if names else default)
     if "--check" in arguments:
         return 0 if path.read_text(encoding="utf-8") == page else 1

@@ -109,6 +109,9 @@ def reference() -> str:
 def main(arguments: list[str]) -> int:
     """Write the manual, or with --check compare it with the file."""
     names = [a for a in arguments if a != "--check"]
+    if len(names) > 1 or any(name.startswith("-") for name in names):
+        print("usage: [--check] [FILE]; FILE is docs/isa.md if it is not given", file=sys.stderr)
+        return 2
     path = Path(names[0]) if names else Path(__file__).parent.resolve().parent / "docs" / "isa.md"
     if "--check" in arguments:
         same = path.is_file() and path.read_text(encoding="utf-8") == reference()
