@@ -6,9 +6,8 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
-from math import gcd
 
-from focusc.backends.codegen.scalars import Factor, Lasting, Lin, Scalars
+from focusc.backends.codegen.scalars import Lasting, Lin, Scalars, Units
 from focusc.backends.obuf import Class, Placement, pitch, tied_operand, trips
 from focusc.backends.passes.plan_memory import conc_geometry
 from focusc.ir import Loc, Op, StreamType, TileType, Value
@@ -95,29 +94,6 @@ class Stream:
 
     rows: Lin
     cols: Lin
-
-
-@dataclass(frozen=True)
-class Units:
-    """What the registers of a loop count, so that uses need not multiply: `offset` times the offset, `number` times the
-    round; `joined` says that the round is taken from the offset, which has a register alone."""
-
-    offset: int = 1
-    number: int = 1
-    joined: bool = False
-
-    @staticmethod
-    def of(offsets: set[Factor], numbers: set[Factor], step: int, first: int, pieces: bool) -> Units:
-        """From the factors of all uses, in a loop whose registers counted ones; with `pieces` the length of a round is
-        computed from the offset, which counts rows then."""
-        joined = first == step and all(n % step == 0 for n in numbers)
-        if joined:
-            offsets, numbers = offsets | {n // step for n in numbers}, set()
-        return Units(1 if pieces else _gcd(offsets), _gcd(numbers), joined)
-
-
-def _gcd(numbers: Iterable[Factor]) -> int:
-    return gcd(*map(int, numbers)) or 1
 
 
 class KernelCode:

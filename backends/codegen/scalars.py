@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import OrderedDict, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from fractions import Fraction
+from math import gcd
 
 from focusc.ir.diagnostics import fail
 from focusc.isa import Addr, Insn, R
@@ -180,3 +181,26 @@ class Scalars:
         else:
             self.emit(Mov(rd=target, rs=reg))
         return target
+
+
+@dataclass(frozen=True)
+class Units:
+    """What the registers of a loop count, so that uses need not multiply: `offset` times the offset, `number` times the
+    round; `joined` says that the round is taken from the offset, which has a register alone."""
+
+    offset: int = 1
+    number: int = 1
+    joined: bool = False
+
+    @staticmethod
+    def of(offsets: set[Factor], numbers: set[Factor], step: int, first: int, pieces: bool) -> Units:
+        """From the factors of all uses, in a loop whose registers counted ones; with `pieces` the length of a round is
+        computed from the offset, which counts rows then."""
+        joined = first == step and all(n % step == 0 for n in numbers)
+        if joined:
+            offsets, numbers = offsets | {n // step for n in numbers}, set()
+        return Units(1 if pieces else _gcd(offsets), _gcd(numbers), joined)
+
+
+def _gcd(numbers: Iterable[Factor]) -> int:
+    return gcd(*map(int, numbers)) or 1
