@@ -33,7 +33,7 @@ MAX_TRACE_BYTES: Final = 1 << 31
 _QUANTUM = 1 << 23
 """Steps between returns to the interpreter (some tenths of a second), so that a keyboard interrupt is served."""
 _LEFT_OUT = 1 << 20
-"""Commands that a chunk may leave out: the same for what times them, should it have to walk them all."""
+"""Commands that a chunk may leave out: so many the timing kernel walks in one call if the loops never settle."""
 _KIND: Final = {"reg": 0, "ext": 1, "sext": 0, "addr": 0, "simm": 0, "uimm": 0, "f32": 0, "enum": 0,
                 "flag": 0, "tile": 2}
 _HALTED, _FULL, _NEGATIVE, _NO_TILE, _COMMAND_LIMIT, _STEP_LIMIT, _TRAP, _BAD_TILE = range(8)

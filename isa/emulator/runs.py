@@ -3,7 +3,7 @@
 A softmax is ten commands on the same rows. One by one each of them reads and writes its tile in the second-level cache
 and takes its turn in the interpreter. Row i of what they write depends on row i of what they read, so a block of rows
 can go through all of them before the next block does. Each step is the same operation on the same numbers as the
-`execute` of its instruction, so results do not change (a test compares them).
+`execute` of its instruction, so results do not change, but for the sign and payload of a NaN (a test compares them).
 """
 
 from __future__ import annotations
